@@ -50,7 +50,7 @@ class Tokens:
         """True where there is a token."""
         return torch.arange(self.ids.shape[-1], device=self.ids.device) < self.lengths[..., None]
 
-    def __getitem__(self, rows: slice) -> Tokens:
+    def __getitem__(self, rows: slice | tuple[slice, slice]) -> Tokens:
         return Tokens(self.ids[rows], self.lengths[rows])
 
     def to(self, device: torch.device) -> Tokens:
@@ -117,14 +117,15 @@ class Rollout(Samples):
     """The policy's own answers to a batch, read and rewarded."""
 
     texts: list[list[str]]
-    rewards: Float[Tensor, "B K"]
-    advantages: Float[Tensor, "B K"]  # what each answer is worth to the method, from the whole batch
+    rewards: Float[Tensor, "B K"]  # where there was none, the mean of the others of the prompt
+    good: Bool[Tensor, "B K"]  # where there was a usable reward
+    advantages: Float[Tensor, "B K"]  # what each answer is worth to the method, from the whole batch; 0 without reward
 
     def pick(self, answer: Int[Tensor, "B"]) -> Rollout:
         """One answer to each prompt: K = 1."""
         row = torch.arange(len(answer), device=answer.device)
         ids, lengths = (x[row, answer][:, None] for x in (self.branches.ids, self.branches.lengths))
-        names = ("finished", "temperatures", "logprobs", "rewards", "advantages")
+        names = ("finished", "temperatures", "logprobs", "rewards", "good", "advantages")
         own = {name: getattr(self, name)[row, answer][:, None] for name in names}
         texts = [[texts[j]] for texts, j in zip(self.texts, answer.tolist(), strict=True)]
         return Rollout(branches=Tokens(ids, lengths), texts=texts, **own)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from esolab.batch import Tokens
 from esolab.policy import Policy
@@ -59,12 +60,23 @@ def plant(prompts: Tokens, branches: Tokens) -> Tree:
     return Tree(ids, positions, segments, b * length + before, branches.ids[scored], scored)
 
 
-def branch_logprobs(policy: Policy, prompts: Tokens, branches: Tokens) -> Float[Tensor, "B K T"]:
+def branch_logprobs(
+    policy: Policy, prompts: Tokens, branches: Tokens, micro_k: int | None = None
+) -> Float[Tensor, "B K T"]:
     """Token log-probs (nats, temperature 1) of branches [B, K, T] after prompts [B, P]; 0 where a branch has ended.
 
     The first EOS counts, as lengths include it; nothing after it does. With active dropout every branch is a row of its
-    own, so that no two share a mask; otherwise the K branches of a prompt share one row.
+    own, so that no two share a mask; otherwise the K branches of a prompt share one row. `micro_k` branches of a prompt
+    go through the policy at a time, None: all; where there are several such parts, the backward computes each again.
     """
+    k = branches.ids.shape[1]
+    if micro_k is None or micro_k >= k:
+        return _rows(policy, prompts, branches)
+    parts = [branches[:, start : start + micro_k] for start in range(0, k, micro_k)]
+    return torch.cat([checkpoint(_rows, policy, prompts, part, use_reentrant=False) for part in parts], 1)
+
+
+def _rows(policy: Policy, prompts: Tokens, branches: Tokens) -> Float[Tensor, "B K T"]:
     if policy.training and policy.dropout:
         batch, k, width = branches.ids.shape
         alone = Tokens(branches.ids.reshape(batch * k, 1, width), branches.lengths.reshape(batch * k, 1))

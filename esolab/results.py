@@ -27,8 +27,17 @@ def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:
     """Eight characters that tell runs apart: a hash of the resolved configuration and of the local data it reads."""
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
     own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger")}
-    text = json.dumps([own, list(fingerprints)], sort_keys=True)
+    text = json.dumps([_alike(own), list(fingerprints)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _alike(value: Any) -> Any:
+    """The same numbers written alike: lam=0 is lam=0.0."""
+    if isinstance(value, dict):
+        return {key: _alike(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_alike(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def experiment(config: Mapping[str, Any]) -> str:

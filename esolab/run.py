@@ -168,6 +168,8 @@ def _parts(config: Mapping[str, Any], policy: Policy, tokenizer: Tokenizer, trai
         total_steps=trainer.steps(examples),
         seed=config["seed"],
         micro_batch=trainer.micro_batch,
+        micro_k=trainer.micro_k,
+        data=config["choices"]["data"],
         sft=build(config["sft"]),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
 from esolab.terminal import progress
 
+SAVE_SECONDS = 2  # how old metrics.csv may be while a run goes on
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -30,6 +33,7 @@ class Trainer:
     epochs: PositiveInt = 5
     batch_size: PositiveInt = 16
     micro_batch: PositiveInt = 16
+    micro_k: PositiveInt | None = None
     max_steps: PositiveInt | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | list[int] | str = 1
@@ -190,6 +194,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path, self.rows, self.columns = path, [], ["step", "epoch"]  # type: ignore[var-annotated]
         self.kept = 0  # rows already in the file
+        self.saved = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -220,14 +225,14 @@ class MetricsFile(Logger):
         self.rows.append({"step": step, **metrics})
         if new:
             self._rewrite()
-        elif len(self.rows) - self.kept >= 50:
+        elif time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
         """Append the rows that are not in the file yet."""
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerows(self.rows[self.kept :])
-        self.kept = len(self.rows)
+        self.kept, self.saved = len(self.rows), time.monotonic()
 
     def finalize(self, status: str) -> None:
         """Write what is left."""
@@ -240,7 +245,7 @@ class MetricsFile(Logger):
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(draft, self.path)
-        self.kept = len(self.rows)
+        self.kept, self.saved = len(self.rows), time.monotonic()
 
 
 def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:

@@ -78,6 +78,7 @@ def rollout(ragged):
         logprobs=-torch.arange(12.0).view(3, 2, 2),
         texts=[["a", "b"], ["c", "d"], ["e", "f"]],
         rewards=torch.arange(6.0).view(3, 2),
+        good=torch.tensor([[True, True], [False, True], [True, False]]),
         advantages=10 * torch.arange(6.0).view(3, 2),
     )
 
@@ -89,7 +90,7 @@ def test_a_slice_of_a_rollout_slices_every_field(rollout):
     assert part.branches.lengths.tolist() == [[2, 1], [1, 1]]
     assert torch.equal(part.branches.ids, rollout.branches.ids[1:])
     assert part.texts == [["c", "d"], ["e", "f"]]
-    for name in ("temperatures", "logprobs", "rewards", "advantages"):
+    for name in ("temperatures", "logprobs", "rewards", "good", "advantages"):
         assert torch.equal(getattr(part, name), getattr(rollout, name)[1:])
     own = {name: getattr(rollout, name) for name in ("branches", "finished", "temperatures", "logprobs")}
     assert type(Samples(**own)[:1]) is Samples

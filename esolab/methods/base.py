@@ -76,7 +76,8 @@ class Likelihood:
 class Parts:
     """What a method is given before its own hyper-parameters.
 
-    `total_steps` is the length of the learning-rate schedule, `micro_batch` the prompts of one forward and backward.
+    `total_steps` is the length of the learning-rate schedule, `micro_batch` the prompts of one forward and backward,
+    `micro_k` the branches of a prompt in one forward (None: all), `data` the name of the corpus, for messages.
     """
 
     policy: Policy
@@ -87,6 +88,8 @@ class Parts:
     total_steps: PositiveInt
     seed: int = 0
     micro_batch: PositiveInt = 16
+    micro_k: PositiveInt | None = None
+    data: str = ""
     sft: Likelihood = Likelihood()
 
 
@@ -195,11 +198,14 @@ class Method(pl.LightningModule):
         prompts, branches = int(batch.prompts.lengths.sum()), [batch.references.lengths[:, None]]
         branches += [] if scored is None else [scored.branches.lengths]
         tokens, count = sum(int(b.sum()) for b in branches), sum(b.numel() for b in branches)
-        rows = count // len(batch) if self.policy.dropout else 1  # how often a prompt is read to be scored
+        k = count // len(batch)
+        together = 1 if self.policy.dropout else min(k, self.parts.micro_k or k)  # branches that share a prompt's row
+        scoring = -(-k // together) * prompts + tokens - count
+        again = self.parts.micro_k is not None and self.parts.micro_k < k  # see branch_logprobs
         self.counts["steps"] += 1
         self.counts["scored_tokens"] += tokens
-        self.counts["backward_tokens"] += rows * prompts + tokens - count
-        self.counts["forward_tokens"] += rows * prompts + tokens - count
+        self.counts["backward_tokens"] += scoring
+        self.counts["forward_tokens"] += scoring * (2 if again else 1)
         if rollout is not None:
             sampled = int(rollout.branches.lengths.sum())
             self.counts["sampled_tokens"] += sampled
@@ -220,7 +226,7 @@ class Method(pl.LightningModule):
             branches = batch.references[rows].unsqueeze()
             if rollout is not None:
                 branches = join(rollout.branches[rows], branches)
-            logprobs = branch_logprobs(self.policy, batch.prompts[rows], branches)
+            logprobs = branch_logprobs(self.policy, batch.prompts[rows], branches, self.parts.micro_k)
             terms = {"sft": -(sft[rows] * logprobs[:, -1].sum(-1)).sum()}
             if rollout is not None and own is not None:
                 terms["own"] = (own[rows] * self.own_loss(rollout[rows], logprobs[:, :-1])).sum()
@@ -279,9 +285,10 @@ def describe(rollout: Rollout) -> dict[str, float]:
     """What a rollout looks like: rewards, lengths in tokens, and entropy in nats per token.
 
     The entropy is that of the distribution sampled from, estimated without bias by the mean of -log p over its own
-    samples. `reward/flat` is the share of prompts whose answers all have the same reward.
+    samples, greedy answers left out. `reward/flat` is the share of prompts whose answers all have the same reward.
     """
     rewards, lengths = rollout.rewards, rollout.branches.lengths.float()
+    drawn = rollout.temperatures > 0
     surprise = -rollout.logprobs.sum(-1)
     numbers = {
         "reward/mean": rewards.mean(),
@@ -289,11 +296,12 @@ def describe(rollout: Rollout) -> dict[str, float]:
         "reward/flat": (rewards == rewards[:, :1]).all(1).float().mean(),
         "length/mean": lengths.mean(),
         "length/finished": rollout.finished.float().mean(),
-        "entropy": surprise.sum() / lengths.sum().clamp(min=1),
+        "entropy": (surprise * drawn).sum() / (lengths * drawn).sum().clamp(min=1),
     }
     for j, temperature in enumerate(rollout.temperatures[0].tolist()):
         place = f"{j}_t{temperature:g}"  # a ladder may hold a temperature twice
         numbers[f"reward/{place}"] = rewards[:, j].mean()
         numbers[f"length/{place}"] = lengths[:, j].mean()
-        numbers[f"entropy/{place}"] = surprise[:, j].sum() / lengths[:, j].sum().clamp(min=1)
+        if temperature > 0:
+            numbers[f"entropy/{place}"] = surprise[:, j].sum() / lengths[:, j].sum().clamp(min=1)
     return {name: float(value) for name, value in numbers.items()}

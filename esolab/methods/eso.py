@@ -86,7 +86,7 @@ class ESO(OnPolicy):
         """Norms of the two parts of the gradient, and their cosine, every so many steps (see `temperature_pull`)."""
         if not self.watch_every or self.counts["steps"] % self.watch_every or self.policy.dropout:
             return {}
-        pull = temperature_pull(rollout.advantages)
+        pull = temperature_pull(rollout.advantages) * rollout.good
         weights = [p for p in self.policy.parameters() if p.requires_grad]
         parts = []
         for part in (rollout.advantages - pull, pull):

@@ -61,17 +61,17 @@ class OnPolicy(Method):
         """Answers read, rewarded and weighed."""
         with self.phase("reward"):
             texts = read(drawn.branches.ids, drawn.branches.lengths, self.parts.tokenizer)
-            rewards = self.judge(batch, texts).to(self.device)
-        worth = self.weigh(rewards, drawn.branches.lengths)
-        rollout = Rollout(**vars(drawn), texts=texts, rewards=rewards, advantages=worth)
+            rewards, good = (x.to(self.device) for x in self.judge(batch, texts))
+        worth = self.weigh(rewards, drawn.branches.lengths) * good
+        rollout = Rollout(**vars(drawn), texts=texts, rewards=rewards, good=good, advantages=worth)
         self.last_rollout = (batch, rollout)
         self.rewards.setdefault(self.current_epoch, []).append(float(rewards.mean()))
         self.flat.append(bool((rewards == rewards[:, :1]).all()))
         return rollout
 
-    def judge(self, batch: Batch, texts: list[list[str]]) -> Float[Tensor, "B K"]:
-        """Rewards of the answers. One that is not a finite number gets the mean of the others' of its prompt: a fitness
-        of 0 under advantages that are linear in the reward; ranks and pairs still see it.
+    def judge(self, batch: Batch, texts: list[list[str]]) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
+        """Rewards of the answers, and which of them are usable. One that is not a finite number is masked: the others
+        of its prompt are weighed beside their own mean in its place, and it takes no part in the loss.
 
         Raises:
             BadInput: more than the reward's `max_bad_share` of all answers so far had no usable reward.
@@ -87,14 +87,14 @@ class OnPolicy(Method):
                 f"reward: {type(self.parts.reward).__name__} gave no usable number for {share:.0%} of the answers so "
                 f"far, more than reward.max_bad_share={most}; the last batch got {str(raw)[:200]}"
             )
-        return rewards
+        return rewards, good
 
     def on_train_epoch_end(self) -> None:
         """Say when a whole epoch gave the method nothing to learn from."""
         if self.flat and all(self.flat):
             log.warning(
-                f"all rewards of each prompt were equal for all of epoch {self.current_epoch + 1}: "
-                f"{type(self.parts.reward).__name__} cannot tell the answers to this data apart"
+                f"reward: {type(self.parts.reward).__name__} gave all answers to a prompt the same reward, for every "
+                f"prompt of data={self.parts.data} in epoch {self.current_epoch + 1}; nothing was learned from them"
             )
         self.flat.clear()
 

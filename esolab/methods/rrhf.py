@@ -19,7 +19,8 @@ Pairs = Literal["all", "author"]
 def rrhf_loss(scores: Float[Tensor, "B K"], rewards: Float[Tensor, "B K"], pairs: Pairs = "all") -> Float[Tensor, "B"]:
     """sum of max(0, p_i - p_j) over pairs with r_i < r_j: no margin, ties excluded, not divided by their number.
 
-    `scores` p are mean token log-probs. `author` keeps the pairs i < j only, as the authors' sampler lists them.
+    `scores` p are mean token log-probs; an answer whose reward is NaN is in no pair. `author` keeps the pairs i < j
+    only, as the authors' sampler lists them.
     """
     worse = rewards[:, :, None] < rewards[:, None, :]
     if pairs == "author":
@@ -59,7 +60,9 @@ class RRHF(OnPolicy):
         """lambda times the ranking loss, and the likelihood of the best answer where that is a target."""
         total = self.sequence_logprobs(rollout, logprobs)
         lengths = self.counted(rollout, logprobs.shape[-1]).sum(-1).clamp(min=1)
-        loss = self.lam * rrhf_loss(total / lengths**self.length_penalty, rollout.rewards, self.pairs)
+        rewards = rollout.rewards.masked_fill(~rollout.good, torch.nan)
+        loss = self.lam * rrhf_loss(total / lengths**self.length_penalty, rewards, self.pairs)
         if self.ft_target == "reference":
             return loss
-        return loss - total.gather(1, rollout.rewards.argmax(1, keepdim=True))[:, 0]
+        best = rollout.rewards.masked_fill(~rollout.good, -torch.inf).argmax(1, keepdim=True)
+        return loss - (total * rollout.good).gather(1, best)[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, NonPositiveFloat
 from torch import Tensor
@@ -52,10 +53,11 @@ class Unlike(OnPolicy):
 
     def scored(self, rollout: Rollout) -> Rollout:
         """The worst answer to each prompt."""
-        return rollout.pick(rollout.rewards.argmin(1))
+        return rollout.pick(rollout.rewards.masked_fill(~rollout.good, torch.inf).argmin(1))
 
     def own_loss(self, rollout: Rollout, logprobs: Float[Tensor, "B K T"]) -> Float[Tensor, "B"]:
         """lambda times the loss of the worst answer."""
         mask = self.counted(rollout, logprobs.shape[-1])[:, 0]
         worst = logprobs[:, 0] * mask
-        return self.lam * (direct_loss(worst, self.floor) if self.loss == "direct" else welleck_loss(worst, mask))
+        loss = direct_loss(worst, self.floor) if self.loss == "direct" else welleck_loss(worst, mask)
+        return self.lam * loss * rollout.good[:, 0]

@@ -1,5 +1,7 @@
 """Unlike, DRL and RRHF: arithmetic against oracles.json on fixture F, and what each asks of the sampler."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ def fixture_rollout(f):
         logprobs=torch.zeros(f["logprobs"].shape),
         texts=[["-"] * shape[1]] * shape[0],
         rewards=f["rewards"],
+        good=torch.ones(shape, dtype=torch.bool),
         advantages=f["rewards"] - f["rewards"].mean(1, keepdim=True),
     )
 
@@ -28,6 +31,27 @@ def of(f, *pairs):
 
 
 # Unlike
+
+
+def test_a_worst_answer_without_a_usable_reward_is_not_picked(fixture_f, make_parts):
+    f = fixture_f()
+    rollout = replace(fixture_rollout(f), good=torch.tensor([[True, False, True, True], [False] * 4]))
+    method = Unlike(make_parts(), lam=1.0)
+    picked = method.scored(rollout)
+    assert picked.rewards[0].tolist() == [0.10]
+    loss = method.own_loss(picked, of(f, (0, 2), (1, 0)))
+    assert loss[0] != 0
+    assert loss[1] == 0  # no answer to the second prompt has a reward
+
+
+def test_pairs_with_an_answer_without_a_usable_reward_are_not_ranked(fixture_f, make_parts):
+    f = fixture_f()
+    whole = fixture_rollout(f)
+    good = torch.tensor([[True, True, True, False], [True] * 4])
+    masked = RRHF(make_parts(), lam=1.0).own_loss(replace(whole, good=good), f["logprobs"])
+    three = (f["logprobs"].sum(-1) / f["lengths"])[:1, :3]
+    assert masked[0] == pytest.approx(float(rrhf_loss(three, f["rewards"][:1, :3])[0]))
+    assert masked[1] == RRHF(make_parts(), lam=1.0).own_loss(whole, f["logprobs"])[1]
 
 
 def test_the_worst_answer_is_scored_and_no_other(fixture_f, make_parts):

@@ -27,6 +27,7 @@ def fixture_rollout(f, finished=None):
         logprobs=torch.zeros(f["logprobs"].shape),
         texts=[["-"] * shape[1]] * shape[0],
         rewards=f["rewards"],
+        good=torch.ones(shape, dtype=torch.bool),
         advantages=advantages.eso(f["rewards"], f["lengths"], 3),
     )
 
@@ -297,7 +298,7 @@ def test_identity_16_sum_and_length_norm_coincide_for_answers_of_one_token(make_
     rewards = random_rewards(7, 4, 2).float()
     finished, ones = torch.zeros(2, 4, dtype=torch.bool), torch.ones(2, 4)
     worth = advantages.eso(rewards, branches.lengths, 1)
-    rollout = Rollout(branches, finished, ones, logprobs.detach(), [["-"] * 4] * 2, rewards, worth)
+    rollout = Rollout(branches, finished, ones, logprobs.detach(), [["-"] * 4] * 2, rewards, ~finished, worth)
     own = ESO(make_parts(), lam=1.0).own_loss(rollout, logprobs)
     assert own.abs().min() > 0
     assert torch.equal(ESO(make_parts(), lam=1.0, logp="mean").own_loss(rollout, logprobs), own)

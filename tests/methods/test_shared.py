@@ -1,6 +1,7 @@
 """What holds for every method there is a yaml for: a new one is tested by existing."""
 
 import warnings
+import zlib
 from functools import cache
 
 import pytest
@@ -162,6 +163,23 @@ def test_micro_batches_change_nothing(name, train):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_scoring_k_in_parts_changes_nothing(name, train):
+    """All branches of a prompt in one row, or 1 or 2 or 3 at a time: one gradient, to 1e-5."""
+
+    def step(size):
+        method, watch, _ = train(name, **active(name), batch=16, more={**UNCLIPPED, "micro_k": size})
+        return watch.gradients[0], method.counts
+
+    whole, counts = step(None)
+    for size in (1, 2, 3):
+        part, again = step(size)
+        assert (part - whole).norm() < 1e-5 * whole.norm()
+        more = again["backward_tokens"] > counts["backward_tokens"]  # a prompt is read more than once, and counted
+        assert more == (again["forward_tokens"] > counts["forward_tokens"])
+    assert torch.equal(step(5)[0], whole)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_training_twice_gives_the_same_bytes(name, train):
     first, second = (train(name, **active(name), epochs=2)[0] for _ in range(2))
     assert same_bytes(weights(first), weights(second))
@@ -285,7 +303,9 @@ def test_what_is_logged_of_a_rollout(name, train):
     last, lengths = steps[-1], rollout.branches.lengths.float()
     assert last["length/mean"] == pytest.approx(float(lengths.mean()))
     assert last["length/finished"] == pytest.approx(float(rollout.finished.float().mean()))
-    assert last["entropy"] == pytest.approx(float(-rollout.logprobs.sum() / lengths.sum()), rel=1e-5)
+    drawn = (rollout.temperatures > 0).float()  # DRL's greedy answers have no entropy
+    entropy = -(rollout.logprobs.sum(-1) * drawn).sum() / (lengths * drawn).sum()
+    assert last["entropy"] == pytest.approx(float(entropy), rel=1e-5)
     assert last["reward/spread"] == pytest.approx(float(rollout.rewards.std(1, correction=0).mean()), rel=1e-5)
     for j, temperature in enumerate(rollout.temperatures[0].tolist()):
         assert last[f"reward/{j}_t{temperature:g}"] == pytest.approx(float(rollout.rewards[:, j].mean()), rel=1e-5)
@@ -305,6 +325,38 @@ def test_equal_rewards_leave_sft_alone_and_are_counted_flat(name, train):
     assert (own.gradients[0] - sft.gradients[0]).norm() < 1e-5 * sft.gradients[0].norm()
     _, _, steps = train(name, **active(name))
     assert steps[0]["reward/flat"] < 1.0
+
+
+@pytest.mark.parametrize("name", [name for name in ON_POLICY if name != "nes"])
+def test_an_answer_without_a_usable_reward_takes_no_part(name, train):
+    """What a bad answer says, how long it is and how likely: nothing of it reaches the gradient."""
+    bad = {(b, j): value for b, j, value in ((0, 0, None), (0, 3, "x"), (2, 1, float("nan")), (5, 2, float("inf")))}
+
+    def reward(prompts, responses, references):
+        rows = [[zlib.crc32(answer.encode()) / 2**32 for answer in answers] for answers in responses]
+        return [[bad.get((b, j), x) for j, x in enumerate(row)] for b, row in enumerate(rows)]
+
+    reward.max_bad_share = 1.0
+    pushed = []
+    hook = OnPolicy.sequence_logprobs
+
+    def watched(method, rollout, logprobs, mean=False):
+        leaf = hook(method, rollout, logprobs, mean)
+        if leaf.requires_grad:
+            leaf.retain_grad()
+            pushed.append((rollout, leaf))
+        return leaf
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnPolicy, "sequence_logprobs", watched)
+        method, _, _ = train(name, **active(name), batch=16, more={**UNCLIPPED, "reward": reward})
+    rollout = method.last_rollout[1]
+    k = rollout.rewards.shape[1]
+    expected = sum(j < k for _, j in bad)
+    assert method.counts["bad_rewards"] == int((~rollout.good).sum()) == expected > 0
+    assert (rollout.advantages[~rollout.good] == 0).all()
+    assert all((leaf.grad[~scored.good] == 0).all() for scored, leaf in pushed)
+    assert any((leaf.grad != 0).any() for _, leaf in pushed) or name == "unlike"
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
