@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Drawn = TypeVar("Drawn", bound="Samples")  # typing.Self is not understood by the shape checker of the tests
+Rows = slice | list[int]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Tokens:
         """True where there is a token."""
         return torch.arange(self.ids.shape[-1], device=self.ids.device) < self.lengths[..., None]
 
-    def __getitem__(self, rows: slice | tuple[slice, slice]) -> Tokens:
+    def __getitem__(self, rows: Rows | tuple[slice, slice]) -> Tokens:
         return Tokens(self.ids[rows], self.lengths[rows])
 
     def to(self, device: torch.device) -> Tokens:
@@ -73,6 +74,11 @@ def join(first: Tokens, second: Tokens) -> Tokens:
     return Tokens(torch.cat(pad, 1), torch.cat([first.lengths, second.lengths], 1))
 
 
+def _take(column: Any, rows: Rows) -> Any:
+    """Some rows of a tensor, of Tokens or of a list."""
+    return [column[i] for i in rows] if isinstance(column, list) and isinstance(rows, list) else column[rows]
+
+
 @dataclass(frozen=True)
 class Batch:
     """One optimizer batch: tokens for the policy, text for the reward. Prompts [B, P], references [B, T]."""
@@ -86,8 +92,8 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, rows: slice) -> Batch:
-        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+    def __getitem__(self, rows: Rows) -> Batch:
+        return Batch(**{f.name: _take(getattr(self, f.name), rows) for f in fields(self)})
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tokens on another device (Lightning calls this)."""
@@ -108,8 +114,8 @@ class Samples:
     temperatures: Float[Tensor, "B K"]
     logprobs: Float[Tensor, "B K T"]
 
-    def __getitem__(self: Drawn, rows: slice) -> Drawn:
-        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+    def __getitem__(self: Drawn, rows: Rows) -> Drawn:
+        return type(self)(**{f.name: _take(getattr(self, f.name), rows) for f in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface
+
+Pair = tuple[Tensor, Tensor]  # keys and values
 
 NAME = "esolab_branches"  # the attention that transformers calls by this name is `_attend` below
 _now: list[Branches] = []  # whose step is running
@@ -21,11 +24,10 @@ class Branches:
     Prompt keys and values are [B, H, P, D] and never repeated; an answer's are [B * k, H, limit, D], written in place.
     """
 
-    def __init__(self, prompt: DynamicCache, mask: Int[Tensor, "B P"], k: int, limit: int) -> None:
-        self.prompt: list[tuple[Tensor, Tensor]] = [(layer.keys, layer.values) for layer in prompt.layers]  # type: ignore[union-attr,misc]
-        self.mask = mask.bool()
+    def __init__(self, prompt: list[Pair], mask: Bool[Tensor, "B P"], k: int, limit: int) -> None:
+        self.prompt, self.mask = prompt, mask
         self.k, self.limit, self.length = k, limit, 0
-        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+        self.own: dict[int, Pair] = {}
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -77,6 +79,17 @@ class Branches:
         out = to_prompt.reshape(batch, groups, -1, width) @ prompt_values
         out = out.reshape(batch, groups, self.k, -1, size).transpose(1, 2).reshape(rows, groups, -1, size)
         return (out + weights[..., width:] @ values).reshape(rows, 1, heads, size)
+
+
+def stack(pieces: list[list[Pair]], width: int, order: Int[Tensor, "B"]) -> list[Pair]:
+    """Keys and values of groups of prompts, layer by layer, as [B, H, width, D] in another order."""
+
+    def wide(xs: Iterable[Tensor]) -> Tensor:
+        return torch.cat([F.pad(x, (0, 0, 0, width - x.shape[2])) for x in xs])[order]
+
+    return [
+        (wide(keys), wide(values)) for keys, values in (zip(*layer, strict=True) for layer in zip(*pieces, strict=True))
+    ]
 
 
 def _attend(

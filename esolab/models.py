@@ -239,8 +239,9 @@ def _check_tree(policy: Policy) -> None:
     try:
         with torch.no_grad():
             tree = branch_logprobs(policy, prompts, branches)
-            _, state = policy.read(ids[:, 0], torch.ones_like(ids[:, 0]), 2, 1)
-            grown = policy.step(ids[:, 1:, 0].flatten(), torch.full_like(ids[:, 1:, 0].flatten(), 4), state)
+            _, state = policy.read(Tokens(ids[:, 0], torch.full_like(ids[:, 0, 0], 4)), 2, 1)
+            with policy.growing():
+                grown = policy.step(ids[:, 1:, 0].flatten(), torch.full_like(ids[:, 1:, 0].flatten(), 4), state)
             for b in range(2):
                 for k in range(2):
                     p, t = int(prompts.lengths[b]), int(branches.lengths[b, k])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from esolab.cache import NAME, Branches
+from esolab.batch import Tokens
+from esolab.cache import NAME, Branches, stack
 
 DROPOUTS = (  # what the families call their dropouts; some apply them without a module
     "resid_pdrop",
@@ -66,34 +69,53 @@ class Policy(nn.Module):
         logits = self.network.get_output_embeddings()(hidden.flatten(0, 1)[at])
         return -F.cross_entropy(logits.float(), targets, reduction="none")
 
-    def read(
-        self, ids: Int[Tensor, "B P"], mask: Int[Tensor, "B P"], k: int, limit: int
-    ) -> tuple[Float[Tensor, "B V"], Branches]:
-        """Read prompts that end together (`mask` is 1 where there is a token): logits (fp32) of the next token, and the
-        state from which k answers of up to `limit` tokens grow."""
-        cache = DynamicCache(config=self.network.config)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.network(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float(), Branches(cache, mask, k, limit)
+    def read(self, prompts: Tokens, k: int, limit: int) -> tuple[Float[Tensor, "B V"], Branches]:
+        """Read prompts [B, P]: logits (fp32) of the next token, and the state from which k answers of up to `limit`
+        tokens grow. Prompts of like length go through the network together, so that little of it is padding."""
+        logits: list[Tensor] = []
+        pieces: list[list[Any]] = []
+        groups = like_lengths(prompts.lengths)
+        for group in groups:
+            lengths = prompts.lengths[group]
+            width = int(lengths.max())  # padding follows a prompt, so that causality alone keeps it out
+            positions = torch.arange(width, device=self.device).expand(len(group), width)
+            cache = DynamicCache(config=self.network.config)
+            hidden = self.network.base_model(
+                input_ids=prompts.ids[group, :width], position_ids=positions, past_key_values=cache, use_cache=True
+            )[0]
+            last = hidden[torch.arange(len(group), device=self.device), lengths - 1]
+            logits.append(self.network.get_output_embeddings()(last).float())
+            pieces.append([(layer.keys, layer.values) for layer in cache.layers])  # type: ignore[union-attr]
+        order = torch.cat(groups).argsort()
+        width = int(prompts.lengths.max())
+        return torch.cat(logits)[order], Branches(stack(pieces, width, order), prompts.mask[:, :width], k, limit)
 
-    def step(self, tokens: Int[Tensor, "R"], positions: Int[Tensor, "R"], branches: Branches) -> Float[Tensor, "R V"]:
-        """Logits (fp32) of the token after one more token of every answer."""
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """Inside, `step` may be called: attention layers look at the branches that a step is given."""
         usual = self.network.config._attn_implementation
         self.network.set_attn_implementation(NAME)
         try:
-            with branches.step():
-                out = self.network(input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False)
+            yield
         finally:
             self.network.set_attn_implementation(usual)
+
+    def step(self, tokens: Int[Tensor, "R"], positions: Int[Tensor, "R"], branches: Branches) -> Float[Tensor, "R V"]:
+        """Logits (fp32) of the token after one more token of every answer; only inside `growing`."""
+        with branches.step():
+            out = self.network(input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False)
         logits: Tensor = out.logits[:, -1].float()
         return logits
+
+
+def like_lengths(lengths: Int[Tensor, "B"], least: float = 0.8) -> list[Int[Tensor, "G"]]:
+    """Rows in groups, longest first, none shorter than `least` of its group's longest."""
+    order = lengths.argsort(descending=True, stable=True)
+    starts, sizes = [0], lengths[order].tolist()
+    for i, size in enumerate(sizes):
+        if size < least * sizes[starts[-1]]:
+            starts.append(i)
+    return list(order.tensor_split(starts[1:]))
 
 
 @dataclass(frozen=True)

@@ -108,22 +108,27 @@ def _sample(
     lengths = torch.full((batch * k,), limit, device=device)
     finished = torch.zeros(batch * k, dtype=torch.bool, device=device)
 
-    logits, state = policy.read(*_pad_left(prompts), k, limit)
+    logits, state = policy.read(prompts, k, limit)
     logits = logits.repeat_interleave(k, 0)
     rows = torch.arange(batch * k, device=device).view(batch, k)  # the answers that are still in the batch
-    for t in range(limit):
-        row = rows.flatten()
-        token, logprob = draw(truncate(logits, temperature[row], sampling), key[row], t, temperature[row] == 0)
-        going = ~finished[row]
-        tokens[row[going], t], logprobs[row[going], t] = token[going], logprob[going]
-        ended = row[going & torch.isin(token, ends)]
-        lengths[ended], finished[ended] = t + 1, True
-        alive = ~finished[rows]
-        if t == limit - 1 or not alive.any():
-            break
-        if (width := int(alive.sum(1).max())) * int(alive.any(1).sum()) <= 0.75 * rows.numel():
-            rows, token = _regroup(rows, alive, width, token, state)
-        logits = policy.step(token, start[rows.flatten()] + t, state)
+    look = 1 if device.type == "cpu" else 8  # tokens between looks at who has ended: a look waits for the device
+    with policy.growing():
+        for t in range(limit):
+            row = rows.flatten()
+            heat, going = temperature[row], ~finished[row]
+            token, logprob = draw(truncate(logits, heat, sampling), key[row], t, heat == 0 if sampling.greedy else None)
+            tokens[row, t], logprobs[row, t] = token.where(going, 0), logprob.where(going, 0)
+            ended = going & torch.isin(token, ends)
+            lengths[row], finished[row] = lengths[row].where(~ended, t + 1), finished[row] | ended
+            if t == limit - 1:
+                break
+            if (t + 1) % look == 0:
+                alive = ~finished[rows]
+                if not alive.any():
+                    break
+                if (width := int(alive.sum(1).max())) * int(alive.any(1).sum()) <= 0.75 * rows.numel():
+                    rows, token = _regroup(rows, alive, width, token, state)
+            logits = policy.step(token, start[rows.flatten()] + t, state)
     width = int(lengths.max())
     return Samples(
         branches=Tokens(tokens[:, :width].view(batch, k, width), lengths.view(batch, k)),
@@ -158,7 +163,7 @@ def truncate(logits: Float[Tensor, "R V"], temperature: Float[Tensor, "R"], samp
 
 
 def draw(
-    logits: Float[Tensor, "R V"], keys: Int[Tensor, "R"], position: int, greedy: Tensor
+    logits: Float[Tensor, "R V"], keys: Int[Tensor, "R"], position: int, greedy: Bool[Tensor, "R"] | None = None
 ) -> tuple[Int[Tensor, "R"], Float[Tensor, "R"]]:
     """A token from softmax(logits) of each row, or the likeliest where `greedy`, with its log-prob.
 
@@ -175,7 +180,8 @@ def draw(
     block = (mass + noise[:, :blocks]).argmax(-1)
     within = padded[torch.arange(rows, device=logits.device), block]
     token = block * size + (within + noise[:, blocks:]).argmax(-1)
-    token = torch.where(greedy, logits.argmax(-1), token)
+    if greedy is not None:
+        token = torch.where(greedy, logits.argmax(-1), token)
     return token, logits.gather(1, token[:, None])[:, 0] - mass.logsumexp(-1)
 
 
@@ -192,13 +198,6 @@ def gumbel(keys: Int[Tensor, "R"], position: int, n: int) -> Float[Tensor, "R N"
 def _shift_right(bits: Tensor, n: int) -> Tensor:
     """Shift without copying the sign."""
     return (bits >> n) & ((1 << (64 - n)) - 1)
-
-
-def _pad_left(prompts: Tokens) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """The same prompts ending together, and 1 where there is a token."""
-    width = prompts.ids.shape[1]
-    source = torch.arange(width, device=prompts.ids.device) - (width - prompts.lengths)[:, None]
-    return prompts.ids.gather(1, source.clamp(min=0)), (source >= 0).long()
 
 
 @contextmanager

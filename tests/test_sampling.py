@@ -227,7 +227,7 @@ def test_answers_to_one_prompt_at_one_temperature_differ(make_policy, prompts):
 def watch(policy, monkeypatch):
     """The rows of every forward that follows: prompts read, then answers that go on."""
     sizes, read, step = [], policy.read, policy.step
-    monkeypatch.setattr(policy, "read", lambda ids, *rest: sizes.append(len(ids)) or read(ids, *rest))
+    monkeypatch.setattr(policy, "read", lambda tokens, *rest: sizes.append(len(tokens.lengths)) or read(tokens, *rest))
     monkeypatch.setattr(policy, "step", lambda tokens, *rest: sizes.append(len(tokens)) or step(tokens, *rest))
     return sizes
 

@@ -221,8 +221,7 @@ class Method(pl.LightningModule):
         sft = sft_weights(batch.references.lengths, self.parts.sft.reduction) * self._rank_share(batch) * sft_weight
         own = None if rollout is None else self.shares(rollout)
         losses: dict[str, float] = defaultdict(float)
-        for start in range(0, len(batch), self.parts.micro_batch):
-            rows = slice(start, start + self.parts.micro_batch)
+        for rows in self.micro_batches(batch, rollout):
             branches = batch.references[rows].unsqueeze()
             if rollout is not None:
                 branches = join(rollout.branches[rows], branches)
@@ -234,6 +233,14 @@ class Method(pl.LightningModule):
             for name, term in terms.items():
                 losses[name] += float(term.detach())
         return dict(losses)
+
+    def micro_batches(self, batch: Batch, rollout: Rollout | None) -> list[list[int]]:
+        """The prompts of each forward, longest first: rows of like length together, so that few places are padding."""
+        places = batch.prompts.lengths + batch.references.lengths
+        if rollout is not None:
+            places = places + rollout.branches.lengths.sum(1)
+        order = places.argsort(descending=True, stable=True).tolist()
+        return [order[i : i + self.parts.micro_batch] for i in range(0, len(order), self.parts.micro_batch)]
 
     def _rank_share(self, batch: Batch) -> float:
         """This rank's tokens (or prompts) over the ranks' mean: gradients are averaged over ranks afterwards."""

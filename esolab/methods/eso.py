@@ -84,7 +84,7 @@ class ESO(OnPolicy):
 
     def watch(self, batch: Batch, rollout: Rollout) -> dict[str, float]:
         """Norms of the two parts of the gradient, and their cosine, every so many steps (see `temperature_pull`)."""
-        if not self.watch_every or self.counts["steps"] % self.watch_every or self.policy.dropout:
+        if not self.watch_every or (self.counts["steps"] + 1) % self.watch_every or self.policy.dropout:
             return {}
         pull = temperature_pull(rollout.advantages) * rollout.good
         weights = [p for p in self.policy.parameters() if p.requires_grad]

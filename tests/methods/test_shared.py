@@ -193,9 +193,9 @@ def readings(monkeypatch):
     """How many prompts were read at a time, to be answered."""
     calls, read = [], Policy.read
 
-    def spy(policy, ids, *rest):
-        calls.append(len(ids))
-        return read(policy, ids, *rest)
+    def spy(policy, prompts, *rest):
+        calls.append(len(prompts.lengths))
+        return read(policy, prompts, *rest)
 
     monkeypatch.setattr(Policy, "read", spy)
     return calls
