@@ -114,8 +114,14 @@ def _together(config: dict[str, Any], built: dict[str, Any]) -> Iterator[str]:
         prompt, response = node.get("max_prompt"), node.get("max_response")
         if node is config["data"] and "sampling" in built and isinstance(response, int):
             response = max(response, built["sampling"].max_new_tokens)
-        if positions and isinstance(prompt, int) and isinstance(response, int) and prompt + response > positions:
-            yield (
-                f"data.max_prompt={prompt} and data.max_response={response} of {name}: together {prompt + response} "
-                f"tokens, {config['choices']['model']} has {positions} positions; lower one of them"
-            )
+        if positions and isinstance(prompt, int) and isinstance(response, int):
+            yield from too_long(name, prompt, response, config["choices"]["model"], positions)
+
+
+def too_long(data: str, prompt: int, response: int, model: str, positions: int) -> Iterator[str]:
+    """Say that prompt and response, in tokens, do not fit the policy's positions together, where they do not."""
+    if prompt + response > positions:
+        yield (
+            f"data.max_prompt={prompt} and data.max_response={response} of {data}: together {prompt + response} "
+            f"tokens, {model} has {positions} positions; lower one of them"
+        )

@@ -13,6 +13,8 @@ from esolab.batch import Batch, Example, Tokens
 from esolab.errors import BadInput
 from esolab.policy import Tokenizer
 
+LONG_WORD = 40  # characters
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -70,26 +72,36 @@ def _cut(example: Example, tokenizer: Tokenizer, limit: int) -> list[int]:
     ids = _cut_left(example.prompt, start, end, tokenizer, limit)
     if len(ids) > limit:
         ids = _cut_left(example.prompt[:start] + example.prompt[end:], 0, start, tokenizer, limit)
-    if len(ids) > limit:
+    if not 0 < len(ids) <= limit:
         raise BadInput(
-            f"data.max_prompt: the prompt of example {example.id!r} has {len(ids)} tokens even without its input, "
+            f"data.max_prompt: the prompt of example {example.id!r} has {len(ids)} tokens without its input, "
             f"the limit is {limit}; raise data.max_prompt"
         )
     return ids
 
 
 def _cut_left(prompt: str, start: int, end: int, tokenizer: Tokenizer, limit: int) -> list[int]:
-    """Token ids with as little as possible taken off the left of [start, end), at a word's start."""
-    cuts = [i for i in range(start, end) if prompt[i].isspace()] + [end]
+    """Token ids with as little as possible taken off the left of [start, end): at a word's start, or inside of a run of
+    characters that is longer than a word (a text without blanks, a long URL)."""
 
-    def without(i: int) -> list[int]:
-        return tokenizer.prompts([prompt[:start] + prompt[cuts[i] : end].lstrip() + prompt[end:]])[0]
+    def without(cut: int) -> list[int]:
+        return tokenizer.prompts([prompt[:start] + prompt[cut:end].lstrip() + prompt[end:]])[0]
 
-    low, high = 0, len(cuts) - 1
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if len(without(middle)) <= limit else (middle + 1, high)
-    return without(low)
+    def least(cuts: Sequence[int]) -> int:
+        """The place, in order, of the first cut after which the prompt fits; the last one where none does."""
+        low, high = 0, len(cuts) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if len(without(cuts[middle])) <= limit else (middle + 1, high)
+        return low
+
+    words = [start, *(i for i in range(start, end) if prompt[i].isspace()), end]
+    found = least(words)
+    before, cut = words[max(0, found - 1)], words[found]
+    if cut - before > LONG_WORD:
+        cuts = range(before, cut + 1)
+        cut = cuts[least(cuts)]
+    return without(cut)
 
 
 def collate(rows: Sequence[Encoded]) -> Batch:
@@ -99,7 +111,7 @@ def collate(rows: Sequence[Encoded]) -> Batch:
         prompts=Tokens.pack([row.prompt for row in rows]),
         references=Tokens.pack([row.reference for row in rows]),
         prompt_texts=[row.example.prompt for row in rows],
-        reference_texts=[row.example.reference for row in rows],
+        reference_texts=[row.example.reference.strip() for row in rows],
     )
 
 

@@ -60,7 +60,7 @@ def answer(
 
 @dataclass(frozen=True)
 class TestSet:
-    """The test prompts of a corpus, ready for a policy; `shortened` of them lost the left of their input field."""
+    """The test prompts of a corpus, ready for a policy; `shortened` of them lost a part (see `data.shorten`)."""
 
     name: str
     rows: Sequence[Encoded]
@@ -124,7 +124,7 @@ class Evaluation:
 def _line(data: str, how: str, example: Example, text: str) -> dict[str, Any]:
     """One answer with its scores, as predictions.jsonl keeps it."""
     named = {"prompt": example.prompt, "reference": example.reference, "prediction": text}
-    return {"id": example.id, "data": data, "decoding": how, **named, **metrics.score(text, example.reference)}
+    return {"id": example.id, "data": data, "decoding": how, **named, **metrics.score(text, example.reference.strip())}
 
 
 def reference_loss(policy: Policy, rows: Sequence[Encoded], batch_size: int = 32) -> float:
@@ -172,8 +172,10 @@ def as_in_run(arguments: Sequence[str]) -> list[str]:
     settings |= {"protocol": config["choices"]["protocol"], "trainer.threads": config["trainer"]["threads"]}
     settings |= {f"model.{key}": config["model"][key] for key in ("bos", "dtype") if key in config["model"]}
     settings |= {f"evaluation.{key}": config["evaluation"][key] for key in ("decodings", "limit", "batch_size")}
+    settings["protocol.max_response"] = config["protocol"]["max_response"]
     if "data" not in said:
         settings |= {"data": config["choices"]["data"], "evaluation.data": config["evaluation"]["data"]}
+    if said.get("data", config["choices"]["data"]) == config["choices"]["data"]:
         settings |= {f"data.{key}": value for key, value in config["data"].items() if key != "_target_"}
     repeated = [f"{key}={_quoted(value)}" for key, value in settings.items() if key not in said]
     return [*repeated, *named, *rest]

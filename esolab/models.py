@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,8 +77,10 @@ class Model:
     @property
     def max_positions(self) -> int | None:
         """Tokens that prompt and response may take together, where that is known without the hub."""
-        if self.architecture is None and self.path is None:
-            return None
+        return None if self.architecture is None and self.path is None else self.positions()
+
+    def positions(self) -> int | None:
+        """Tokens that prompt and response may take together; of a hub model, what its config says. Raises BadInput."""
         config = self._config()
         sizes = [getattr(config, "max_position_embeddings", None)]
         if getattr(config, "use_sliding_window", True):  # a window of attention is not part of the shared forward
@@ -92,6 +95,15 @@ class Model:
         """
         if self._needs_hub():
             self._hub_folder()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of the local files that are read, in order; "" where there are none."""
+        digest = hashlib.sha256()
+        for folder in dict.fromkeys(Path(place) for place in (self.path, self.tokenizer) if place is not None):
+            for file in sorted(file for file in folder.iterdir() if file.is_file() and file.name != "README.md"):
+                with file.open("rb") as content:
+                    digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest() if self.path or self.tokenizer else ""
 
     def load_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         """The policy's tokenizer; `texts` (the training corpus) serve only where one has to be trained."""

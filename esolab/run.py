@@ -16,7 +16,7 @@ import transformers
 from omegaconf import OmegaConf
 
 from esolab import results
-from esolab.config import build
+from esolab.check import build, too_long
 from esolab.corpora.base import Corpus, Splits
 from esolab.data import Encoded, TrainingData, encode, within
 from esolab.errors import BadInput, gather
@@ -52,16 +52,19 @@ class Place:
 
     hash: str
     folder: Path
+    model: Model
     corpus: Corpus  # to train on
     tests: dict[str, Corpus]  # to answer
 
 
 def locate(config: Mapping[str, Any]) -> Place:
-    """The place of the run that a resolved configuration describes. Local data is read, to hash it."""
+    """The place of the run that a resolved configuration describes. Local data and weights are read, to hash them."""
     own, corpus = config["choices"]["data"], build(config["data"])
     tests = {n: corpus if n == own else build(config["corpora"][n]) for n in config["evaluation"]["data"]}
-    name = results.identity(config, [corpus.fingerprint(), *(c.fingerprint() for c in tests.values())])
-    return Place(name, results.run_folder(config, name), corpus, tests)
+    model: Model = build(config["model"])
+    read = [model.fingerprint(), corpus.fingerprint(), *(c.fingerprint() for c in tests.values())]
+    name = results.identity(config, read)
+    return Place(name, results.run_folder(config, name), model, corpus, tests)
 
 
 def _run(config: dict[str, Any], place: Place) -> None:
@@ -77,12 +80,13 @@ def _run(config: dict[str, Any], place: Place) -> None:
     transformers.utils.logging.disable_progress_bar()
     pl.seed_everything(config["seed"], verbose=False)
 
-    model: Model = build(config["model"])
+    model = place.model
     corpora = {config["choices"]["data"]: place.corpus, **place.tests}
     splits = gather({**corpora, "model": model.fetch})  # all that is out of reach is said together
+    _check_positions(model, corpora, config)
     training: Splits = splits[config["choices"]["data"]]
     tokenizer = model.load_tokenizer([f"{e.prompt}{e.reference}" for e in training.train])
-    train, dev, dropped = _training_rows(training, tokenizer, place.corpus, config)
+    train, dev, dropped, dropped_dev = _training_rows(training, tokenizer, place.corpus, config)
     tests = {
         name: TestSet.make(name, splits[name].test, tokenizer, corpus, evaluation.limit)
         for name, corpus in place.tests.items()
@@ -91,7 +95,8 @@ def _run(config: dict[str, Any], place: Place) -> None:
     size = sum(p.numel() for p in policy.parameters())
     log.info(
         f"{config['choices']['model']}: {size:,} parameters; {len(train):,} training examples, "
-        f"{dropped:,} over-long ones dropped; {sum(len(t.rows) for t in tests.values()):,} test prompts, "
+        f"{dropped:,} over-long ones dropped; {len(dev):,} dev prompts, {dropped_dev:,} over-long ones dropped; "
+        f"{sum(len(t.rows) for t in tests.values()):,} test prompts, "
         f"{sum(t.shortened for t in tests.values()):,} shortened"
     )
 
@@ -117,6 +122,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
         "before": before,
         "train": _train_record(method, len(train), dropped, trainer),
         "corpora": {config["choices"]["data"]: _origin(training), **{n: _origin(splits[n]) for n in tests}},
+        "dropped_overlong_dev": dropped_dev,
         "shortened_prompts": {name: test.shortened for name, test in tests.items()},
         "parameters": size,
         "timing": _timing(method, time.perf_counter() - start),
@@ -135,13 +141,22 @@ def _setting(config: Mapping[str, Any], place: Place) -> str:
     """The identity of a run but for its method: runs that share it can be compared as methods."""
     rest = {k: v for k, v in config.items() if k not in ("method", "sampling", "reward", "protocol")}
     rest["choices"] = {**config["choices"], "method": "", "reward": ""}
-    return results.identity(rest, [place.corpus.fingerprint()])
+    return results.identity(rest, [place.model.fingerprint(), place.corpus.fingerprint()])
+
+
+def _check_positions(model: Model, corpora: Mapping[str, Corpus], config: Mapping[str, Any]) -> None:
+    """Refuse limits beyond the positions of a policy whose config had to be fetched first."""
+    positions, new = model.positions(), config["sampling"]["max_new_tokens"]
+    for name, corpus in corpora.items() if positions else ():
+        response = max(corpus.max_response, new) if name == config["choices"]["data"] else corpus.max_response
+        for misfit in too_long(name, corpus.max_prompt, response, config["choices"]["model"], positions or 0):
+            raise BadInput(misfit)
 
 
 def _training_rows(
     splits: Splits, tokenizer: Tokenizer, corpus: Corpus, config: Mapping[str, Any]
-) -> tuple[list[Encoded], list[Encoded], int]:
-    """Training and dev examples within the limits, and how many training examples were over-long."""
+) -> tuple[list[Encoded], list[Encoded], int, int]:
+    """Training and dev examples within the limits, and how many of each were over-long."""
     data, total, limit = config["choices"]["data"], config["protocol"]["max_total"], config["evaluation"]["limit"]
     if not splits.train:
         raise BadInput(f"data={data}: an evaluation set, with nothing to train on; name it in evaluation.data instead")
@@ -155,7 +170,7 @@ def _training_rows(
             f"and data.max_response={corpus.max_response} tokens; raise them"
         )
     few = config["evaluation"]["dev_limit"] if limit is None else min(limit, config["evaluation"]["dev_limit"])
-    return train, dev[:few], len(splits.train) - len(train)
+    return train, dev[:few], len(splits.train) - len(train), len(splits.dev) - len(dev)
 
 
 def _parts(config: Mapping[str, Any], policy: Policy, tokenizer: Tokenizer, trainer: Trainer, examples: int) -> Parts:

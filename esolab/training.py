@@ -54,7 +54,8 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the policy answers outside of training."""
-        return torch.device("cuda" if self._accelerator == "gpu" else "cpu")
+        index = self.devices[0] if isinstance(self.devices, list) else 0
+        return torch.device("cuda", index) if self._accelerator == "gpu" else torch.device("cpu")
 
     @property
     def _accelerator(self) -> str:

@@ -90,7 +90,7 @@ def test_an_input_goes_whole_before_what_stands_before_it(bpe: Tokenizer) -> Non
 
 def test_a_cue_that_does_not_fit_is_bad_input(bpe: Tokenizer) -> None:
     example = alpaca("When did it burn?", CONTEXT, "In 1901.", "museum")
-    with pytest.raises(BadInput, match=r"the prompt of example 'museum' has .* even without its input.* limit is 2"):
+    with pytest.raises(BadInput, match=r"the prompt of example 'museum' has .* without its input.* limit is 2"):
         shorten([example], bpe, 2)
 
 
@@ -169,3 +169,18 @@ def test_a_part_of_a_batch_is_the_batch_of_the_part(rows: list[Encoded]) -> None
     assert torch.equal(part.prompts.ids[:, :width], alone.prompts.ids)
     assert torch.equal(part.prompts.lengths, alone.prompts.lengths)
     assert (part.prompt_texts, part.reference_texts) == (alone.prompt_texts, alone.reference_texts)
+
+
+def test_a_text_without_blanks_is_cut_inside_and_no_more_than_needed(bpe: Tokenizer) -> None:
+    cue, text = " reply:", "".join(chr(97 + i % 7) for i in range(200))
+    example = Example("a", text + cue, "yes", (0, len(text)))
+    whole = len(bpe.prompts([text + cue])[0])
+    (cut,), count = shorten([example], bpe, whole - 20)
+    assert count == 1
+    assert whole - 24 <= len(cut.prompt) <= whole - 20
+    assert (text + cue).endswith(bpe.inner.decode(cut.prompt))
+
+
+def test_a_prompt_of_which_nothing_is_left_is_refused(bpe: Tokenizer) -> None:
+    with pytest.raises(BadInput, match=r"data.max_prompt: the prompt of example 'a' has 0 tokens"):
+        shorten([Example("a", "\N{GREEK SMALL LETTER ALPHA}" * 3, "yes", (0, 3))], bpe, 1)

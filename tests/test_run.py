@@ -292,6 +292,18 @@ def test_the_policy_scored_again_has_the_runs_own_scores(
     assert str(folder) in capsys.readouterr().out
 
 
+def test_the_corpus_named_again_is_the_runs_own(eso: Path, tmp_path: Path) -> None:
+    """`data=` of the run's own corpus keeps the run's limits and files; what is said beside it wins."""
+    from esolab.config import resolve
+    from esolab.evaluate import as_in_run
+
+    again = resolve(as_in_run([f"policy={eso}", "data=newswire"]), "evaluate")
+    assert again["data"] == resolve(as_in_run([f"policy={eso}"]), "evaluate")["data"]
+    assert again["data"]["test"] == 16
+    other = resolve(as_in_run([f"policy={eso}", "data=newswire", "data.max_prompt=50"]), "evaluate")
+    assert other["data"] == {**again["data"], "max_prompt": 50}
+
+
 def test_the_model_card_says_what_the_policy_is(eso: Path) -> None:
     card, found = (eso / "policy" / "README.md").read_text(), result(eso)
     assert "tiny after eso on newswire" in card
@@ -311,7 +323,8 @@ def test_the_configuration_is_kept_resolved_and_makes_the_same_run(eso: Path) ->
 
 def test_the_log_says_what_was_dropped_and_shortened(eso: Path) -> None:
     text = (eso / "run.log").read_text()
-    assert "64 training examples, 0 over-long ones dropped; 16 test prompts, 0 shortened" in text
+    assert "64 training examples, 0 over-long ones dropped; 8 dev prompts, 0 over-long ones dropped;" in text
+    assert "16 test prompts, 0 shortened" in text
     assert "finished" in text
 
 

@@ -53,9 +53,9 @@ class HH(FromHub):
         return merged
 
     def example(self, row: Row) -> Example | None:
-        """The dialogue up to and including the last cue, as it is, and the chosen reply."""
+        """The dialogue up to and including the last cue, and the chosen reply with the blank that follows the cue."""
         prompt, cue, reply = row.text("chosen").rpartition(CUE)
         other, _, _ = row.text("rejected").rpartition(CUE)
         if not cue or not reply.strip() or other != prompt:
             return None
-        return Example("", prompt + CUE, reply.strip(), (0, len(prompt + CUE)))
+        return Example("", prompt + CUE, reply.rstrip(), (0, len(prompt + CUE)))

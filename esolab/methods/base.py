@@ -8,17 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from esolab.batch import Batch, Rollout, join
+from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
 from esolab.policy import Policy, Tokenizer
 from esolab.rewards.base import Reward
@@ -39,7 +40,7 @@ class Optimizer:
         clip: largest gradient norm.
     """
 
-    lr: PositiveFloat
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     lr_min: NonNegativeFloat = 1e-7
     warmup_steps: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.05
@@ -163,7 +164,7 @@ class Method(pl.LightningModule):
             losses = self.backward_all(batch, scored)
             if rollout is not None:
                 losses |= self.add_gradients(rollout)
-            metrics |= self.optimizer_step_and_schedule()
+            metrics |= self.optimizer_step_and_schedule(batch, losses)
         before = self.counts["forward_tokens"]
         self.count(batch, rollout, scored)
         metrics |= {"loss": sum(losses.values()), **{f"loss/{term}": value for term, value in losses.items()}}
@@ -179,10 +180,21 @@ class Method(pl.LightningModule):
         """Add a gradient that comes from no loss to those of the batch; the value of what it descends, by name."""
         return {}
 
-    def optimizer_step_and_schedule(self) -> dict[str, float]:
-        """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used."""
+    def optimizer_step_and_schedule(self, batch: Batch, losses: dict[str, float]) -> dict[str, float]:
+        """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used.
+
+        Raises:
+            BadInput: the loss or its gradient is not finite; the weights are as they were.
+        """
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.parts.optimizer.clip)
+        if not all(math.isfinite(x) for x in (float(norm), *losses.values())):
+            said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            raise BadInput(
+                f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {float(norm):g}. "
+                "Lower optimizer.lr or method.lam; the last checkpoint is kept. "
+                f"The batch was {', '.join(batch.ids)}"
+            )
         rate = schedule.get_last_lr()[0]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]

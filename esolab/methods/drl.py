@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from jaxtyping import Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from esolab.batch import Rollout
 from esolab.methods.base import Parts
-from esolab.methods.onpolicy import ActiveEpochs, OnPolicy
+from esolab.methods.onpolicy import ActiveEpochs, Lambda, OnPolicy
 from esolab.terminal import log
 
 
@@ -38,7 +38,7 @@ class DRL(OnPolicy):
     def __init__(
         self,
         parts: Parts,
-        lam: NonNegativeFloat,
+        lam: Lambda,
         active_epochs: ActiveEpochs = "last",
         keep_eos: bool = True,
         temperature: PositiveFloat = 1.0,

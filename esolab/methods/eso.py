@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from esolab.batch import Batch, Rollout
 from esolab.methods import advantages
 from esolab.methods.base import Parts
-from esolab.methods.onpolicy import ActiveEpochs, OnPolicy
+from esolab.methods.onpolicy import ActiveEpochs, Lambda, OnPolicy
 
 
 def eso_loss(logprobs: Float[Tensor, "B K"], fitness: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
@@ -63,7 +63,7 @@ class ESO(OnPolicy):
     def __init__(
         self,
         parts: Parts,
-        lam: NonNegativeFloat,
+        lam: Lambda,
         active_epochs: ActiveEpochs = "last",
         keep_eos: bool = True,
         advantage: advantages.Name = "eso",

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from esolab.batch import Batch, Rollout, Samples, Tokens
 from esolab.errors import BadInput
 from esolab.methods import advantages
 from esolab.methods.base import Parts
-from esolab.methods.onpolicy import ActiveEpochs, OnPolicy
+from esolab.methods.onpolicy import ActiveEpochs, Lambda, OnPolicy
 
 
 def search_weights(fitness: Float[Tensor, "N"], sigma: float, advantage: advantages.Name) -> Float[Tensor, "N"]:
@@ -46,7 +46,7 @@ class NES(OnPolicy):
     def __init__(
         self,
         parts: Parts,
-        lam: NonNegativeFloat,
+        lam: Lambda,
         active_epochs: ActiveEpochs = "last",
         sigma: PositiveFloat = 0.003,
         advantage: advantages.Name = "rank",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from esolab.batch import Batch, Rollout, Samples
@@ -17,6 +18,7 @@ from esolab.rewards.base import MAX_BAD_SHARE, usable
 from esolab.sampling import Sampling, noise_keys, sample
 from esolab.terminal import log
 
+Lambda = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ActiveEpochs = Literal["last", "all", "all_but_last"]
 
 

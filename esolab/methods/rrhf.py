@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esolab.batch import Rollout
 from esolab.methods.base import Parts
-from esolab.methods.onpolicy import ActiveEpochs, OnPolicy
+from esolab.methods.onpolicy import ActiveEpochs, Lambda, OnPolicy
 
 Pairs = Literal["all", "author"]
 
@@ -45,7 +45,7 @@ class RRHF(OnPolicy):
     def __init__(
         self,
         parts: Parts,
-        lam: NonNegativeFloat,
+        lam: Lambda,
         active_epochs: ActiveEpochs = "last",
         keep_eos: bool = True,
         pairs: Pairs = "all",

@@ -6,12 +6,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat, NonPositiveFloat
+from pydantic import NonPositiveFloat
 from torch import Tensor
 
 from esolab.batch import Rollout
 from esolab.methods.base import Parts
-from esolab.methods.onpolicy import ActiveEpochs, OnPolicy
+from esolab.methods.onpolicy import ActiveEpochs, Lambda, OnPolicy
 
 
 def direct_loss(logprobs: Float[Tensor, "B T"], floor: float = -20.0) -> Float[Tensor, "B"]:
@@ -42,7 +42,7 @@ class Unlike(OnPolicy):
     def __init__(
         self,
         parts: Parts,
-        lam: NonNegativeFloat,
+        lam: Lambda,
         active_epochs: ActiveEpochs = "last",
         keep_eos: bool = True,
         loss: Literal["direct", "welleck"] = "direct",

@@ -18,7 +18,7 @@ LEFT_OUT = (
 def test_the_dialogue_up_to_the_last_cue_is_the_prompt(write: Callable[..., Path]) -> None:
     path = write("hh/harmless-base/test.jsonl", [GOOD])
     (example,) = HH(root=str(path.parents[2]), subset="harmless-base")().test
-    assert (example.id, example.prompt, example.reference) == ("hh/test/0", PROMPT, "Of course.")
+    assert (example.id, example.prompt, example.reference) == ("hh/test/0", PROMPT, " Of course.")
     assert example.span == (0, len(PROMPT))
 
 
@@ -35,8 +35,8 @@ def test_all_subsets_in_order(write: Callable[..., Path], tmp_path: Path) -> Non
         write(f"{subset}/train.jsonl", [record] * 5)
     write("red-team-attempts/red_team_attempts.jsonl", [{}])
     splits = HH(path=str(tmp_path))()
-    assert [example.reference for example in splits.test] == list(SUBSETS)
-    assert (len(splits.train), len(splits.dev), splits.dev[0].reference) == (18, 2, SUBSETS[-1])
+    assert [example.reference for example in splits.test] == [f" {subset}" for subset in SUBSETS]
+    assert (len(splits.train), len(splits.dev), splits.dev[0].reference) == (18, 2, f" {SUBSETS[-1]}")
 
 
 def test_one_file_is_cut(write: Callable[..., Path]) -> None:
@@ -81,4 +81,4 @@ def test_real(shared: Path) -> None:
     splits = HH(root=str(shared), subset="harmless-base")()
     assert (len(splits.train), len(splits.dev), len(splits.test), splits.skipped) == (1166, 129, 200, 5)
     assert all(example.prompt.endswith("\n\nAssistant:") for example in splits.train)
-    assert all(example.reference == example.reference.strip() != "" for example in splits.train)
+    assert all(example.reference == example.reference.rstrip() != "" for example in splits.train)

@@ -50,7 +50,7 @@ def test_pairs_with_an_answer_without_a_usable_reward_are_not_ranked(fixture_f, 
     good = torch.tensor([[True, True, True, False], [True] * 4])
     masked = RRHF(make_parts(), lam=1.0).own_loss(replace(whole, good=good), f["logprobs"])
     three = (f["logprobs"].sum(-1) / f["lengths"])[:1, :3]
-    assert masked[0] == pytest.approx(float(rrhf_loss(three, f["rewards"][:1, :3])[0]))
+    assert masked[0].item() == pytest.approx(rrhf_loss(three, f["rewards"][:1, :3])[0].item())
     assert masked[1] == RRHF(make_parts(), lam=1.0).own_loss(whole, f["logprobs"])[1]
 
 
