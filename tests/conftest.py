@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from esolab.batch import Example, Tokens
+from esolab.batch import Batch, Example, Rollout, Samples, Tokens
 from esolab.data import Encoded, encode
 from esolab.methods.base import Optimizer, Parts
+from esolab.methods.onpolicy import OnPolicy
 from esolab.policy import Policy, Tokenizer
 from esolab.sampling import Sampling
 
@@ -152,6 +154,22 @@ def make_parts(make_policy: Callable[..., Policy], tokenizer: Tokenizer) -> Call
             "total_steps": 4,
         }
         return Parts(**{**parts, **other})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def judged() -> Callable[..., Rollout]:
+    """judged(method, branches, rewards, logprobs): the rollout that a method makes of answers [B, K, T] with these
+    rewards and sampler's log-probs, in their precision (a reward is read in single)."""
+
+    def make(method: OnPolicy, branches: Tokens, rewards: Tensor, logprobs: Tensor) -> Rollout:
+        none, one = torch.zeros(rewards.shape, dtype=torch.bool), [""] * len(rewards)
+        samples = Samples(branches, finished=none, temperatures=torch.ones(rewards.shape), logprobs=logprobs.detach())
+        token = Tokens.pack([[1]] * len(rewards))
+        method.parts = replace(method.parts, reward=lambda *_: rewards)
+        rollout = method.rewarded(Batch(one, token, token, one, one), samples)
+        return replace(rollout, rewards=rewards, advantages=method.weigh(rewards, branches.lengths))
 
     return make
 
