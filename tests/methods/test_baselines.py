@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from esolab.batch import Rollout, Tokens
+from esolab.data import collate
 from esolab.methods.drl import DRL, drl_loss
 from esolab.methods.rrhf import RRHF, rrhf_loss
 from esolab.methods.unlike import Unlike, direct_loss, welleck_loss
@@ -126,6 +127,32 @@ def test_drl_raises_a_sample_better_than_the_greedy_answer():
     logprobs = torch.tensor([-2.0], requires_grad=True)
     drl_loss(logprobs, torch.tensor([0.3])).sum().backward()
     assert logprobs.grad.item() < 0  # descent raises it
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identity_14_only_what_differs_from_the_greedy_answer_teaches(seed, make_parts, judged, ragged):
+    """A sample that is the greedy answer again gets no gradient at all; a better one rises, a worse one falls."""
+    generator = torch.Generator().manual_seed(seed)
+    rewards = torch.rand(6, 2, generator=generator, dtype=torch.float64)
+    branches = ragged([[3, 2]] * 6, seed=seed)
+    rewards[:2, 1] = rewards[:2, 0]
+    method = DRL(make_parts(), lam=0.5)
+    logprobs = (-torch.rand(6, 2, 3, generator=generator, dtype=torch.float64) * branches.mask).requires_grad_()
+    rollout = method.scored(judged(method, branches, rewards, logprobs))
+    method.own_loss(rollout, logprobs[:, 1:]).sum().backward()
+    better = rewards[:, 1] - rewards[:, 0]
+    assert (logprobs.grad[:2] == 0).all()
+    assert (better[2:] != 0).all()
+    assert torch.equal(-logprobs.grad[:, 1].sign(), better.sign()[:, None] * branches.mask[:, 1])  # descent
+    torch.testing.assert_close(-logprobs.grad[:, 1, 0], 0.5 * better)
+    assert (logprobs.grad[:, 0] == 0).all()  # the greedy answer is never pushed
+
+
+def test_identity_14_a_sample_without_noise_is_the_greedy_answer(make_parts, rows):
+    method = DRL(make_parts(), lam=0.5, temperature=1e-4)
+    rollout = method.rollout(collate(rows))
+    assert [answers[0] for answers in rollout.texts] == [answers[1] for answers in rollout.texts]
+    assert (rollout.advantages == 0).all()
 
 
 def test_drl_convex_weighs_the_likelihood_down(make_parts):

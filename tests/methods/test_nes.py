@@ -33,6 +33,31 @@ def test_quadratic_fitness_gives_its_gradient():
     assert gradient(fitness).tolist() == pytest.approx([1.55, -2.16, 1.58], rel=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_identity_13_the_mean_is_no_matter_for_noise_that_sums_to_0(seed):
+    """Equation 7, with the mean fitness taken off, is equation 6, without, for any fitness."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    noise = noise - noise.mean(0)
+    fitness = torch.randn(7, generator=generator, dtype=torch.float64) + 5
+    torch.testing.assert_close(search_weights(fitness, SIGMA, "eso") @ noise, fitness @ noise / (SIGMA * 7))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identity_13_antithetic_pairs_cancel_terms_of_even_order(seed):
+    """cos(a eps) + (b eps)^4 beside an odd sin(c eps): only the odd part is seen, and of the even alone nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    noise = torch.stack([half, -half], 1).flatten(0, 1)  # pair by pair, as NES perturbs
+    a, b, c = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    even, odd = (noise @ a).cos() + (noise @ b) ** 4, (noise @ c).sin()
+    alone = search_weights(even, SIGMA, "eso") @ noise
+    assert alone.abs().max() < 1e-12 * even.abs().max() / SIGMA
+    both, only = (search_weights(fitness, SIGMA, "eso") @ noise for fitness in (even + odd, odd))
+    torch.testing.assert_close(both, only)
+    assert only.norm() > 0.1
+
+
 def test_noise_that_is_not_antithetic_loses_one_part_in_n():
     """nes.linear iid k=4: the mean contains the member itself, so E = 3/4 of the slope."""
     noise = torch.randn(20_000, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
