@@ -2,6 +2,7 @@
 
 import warnings
 import zlib
+from dataclasses import fields, replace
 from functools import cache
 
 import pytest
@@ -9,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_object
 
+from esolab.batch import Tokens
 from esolab.config import CONF, build, resolve
 from esolab.data import TrainingData, collate
 from esolab.errors import BadInput
@@ -33,6 +35,7 @@ def is_on_policy(name):
 
 ON_POLICY = [name for name in METHODS if is_on_policy(name)]
 QUIET = [name for name in ON_POLICY if name != "unlike"]  # equal rewards teach them nothing (identity 1)
+SCORING = [name for name in ON_POLICY if name != "nes"]  # by the log-probs of answers
 ALWAYS = {"lam": 0.5, "active_epochs": "all"}
 
 
@@ -279,6 +282,90 @@ def test_active_epochs(name, which, sampled, train):
     assert sorted(method.rewards) == sampled
 
 
+@pytest.fixture
+def own_gradient(make_parts, make_policy, rows):
+    """own_gradient("eso"): a method, its rollout, and a function from a rollout to its own loss and gradient."""
+
+    def make(name):
+        parts = make_parts(sampling=build(config(name)["sampling"]), policy=make_policy("gpt2", seed=1))
+        method, batch = build({**config(name)["method"], "lam": 1.0})(parts), collate(rows)
+
+        def gradient(rollout):
+            method.policy.zero_grad()
+            scored = method.scored(rollout)
+            logprobs = branch_logprobs(method.policy, batch.prompts, scored.branches)
+            loss = (method.shares(rollout) * method.own_loss(scored, logprobs)).sum()
+            loss.backward()
+            return loss.item(), torch.cat([weight.grad.flatten() for weight in method.policy.parameters()])
+
+        return method, method.rollout(batch), gradient
+
+    return make
+
+
+def changed(rollout, ids=lambda x: x, answers=lambda x: x):
+    """A rollout with `ids` done to its tokens [B, K, T] and `answers` to all that has a value for each answer."""
+    lists = [answers(torch.arange(len(texts))[None])[0].tolist() for texts in rollout.texts]
+    values = {f.name: getattr(rollout, f.name) for f in fields(rollout) if f.name not in ("branches", "texts")}
+    return replace(
+        rollout,
+        branches=Tokens(ids(answers(rollout.branches.ids)), answers(rollout.branches.lengths)),
+        texts=[[texts[j] for j in order] for texts, order in zip(rollout.texts, lists, strict=True)],
+        **{name: answers(value) for name, value in values.items()},
+    )
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_padding_and_what_follows_an_answer_change_nothing(name, own_gradient):
+    """Identity 9: columns of padding, and other tokens beyond the ends; sums of longer rows may round."""
+    _, rollout, gradient = own_gradient(name)
+    value, before = gradient(rollout)
+    assert before.norm() > 0
+    mask = rollout.branches.mask
+    assert not mask.all()
+    for token in (0, 9):
+
+        def pollute(ids, token=token):
+            return torch.nn.functional.pad(torch.where(mask, ids, token), (0, 3), value=token)
+
+        polluted = changed(rollout, ids=pollute)
+        polluted = replace(polluted, logprobs=torch.nn.functional.pad(rollout.logprobs, (0, 3)))
+        again, after = gradient(polluted)
+        assert again == pytest.approx(value, rel=1e-5, abs=1e-6)
+        assert (after - before).norm() < 1e-6 * before.norm()
+
+
+@pytest.mark.parametrize("name", [name for name in SCORING if name != "drl"])  # whose first answer is the baseline
+def test_the_order_of_the_answers_changes_nothing(name, own_gradient):
+    """Identity 9, but for rounding."""
+    _, rollout, gradient = own_gradient(name)
+    value, before = gradient(rollout)
+    again, after = gradient(changed(rollout, answers=lambda x: x[:, [2, 0, 3, 1]]))
+    assert again == pytest.approx(value, rel=1e-5, abs=1e-6)
+    assert (after - before).norm() < 1e-5 * before.norm()
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_only_tokens_of_answers_are_pushed(name, own_gradient, monkeypatch):
+    """Identity 9: every log-prob that a loss leans on is that of an answer's token, the end included, never of a
+    prompt's or of what follows the end."""
+    method, rollout, gradient = own_gradient(name)
+    seen, forward = [], Policy.forward
+
+    def spy(policy, ids, mask, positions, at, targets):
+        logprobs = forward(policy, ids, mask, positions, at, targets)
+        logprobs.register_hook(lambda grad: seen.append((targets, grad)))
+        return logprobs
+
+    monkeypatch.setattr(Policy, "forward", spy)
+    gradient(rollout)
+    ((targets, grad),) = seen
+    scored = method.scored(rollout).branches
+    assert targets.tolist() == scored.ids[scored.mask].tolist()
+    assert not scored.mask.all()
+    assert grad.ne(0).any()
+
+
 @pytest.mark.parametrize("name", ON_POLICY)
 def test_a_batch_is_sampled_whole(name, train, readings):
     method, _, _ = train(name, **active(name), batch=16, more={"micro_batch": 4})
@@ -354,7 +441,7 @@ def test_equal_rewards_leave_sft_alone_and_are_counted_flat(name, train):
     assert steps[0]["reward/flat"] < 1.0
 
 
-@pytest.mark.parametrize("name", [name for name in ON_POLICY if name != "nes"])
+@pytest.mark.parametrize("name", SCORING)
 def test_an_answer_without_a_usable_reward_takes_no_part(name, train):
     """What a bad answer says, how long it is and how likely: nothing of it reaches the gradient."""
     bad = {(b, j): value for b, j, value in ((0, 0, None), (0, 3, "x"), (2, 1, float("nan")), (5, 2, float("inf")))}
