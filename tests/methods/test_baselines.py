@@ -173,6 +173,20 @@ def test_rrhf(fixture_f, make_parts):
     assert author[0].item() == pytest.approx(1.6464856850383818, rel=1e-12)  # rrhf.rank prompt0 restricted
 
 
+def test_rrhf_pairs(fixture_f):
+    """Prompt 0 of fixture F: rrhf.all pairs, rrhf.author find_pairs and rrhf.pairs_active, each (worse, better)."""
+    f = fixture_f()
+    rewards, scores = f["rewards"][:1], (f["logprobs"].sum(-1) / f["lengths"])[:1].detach().requires_grad_()
+    one = torch.eye(4, dtype=torch.float64)
+    every = {(0, 3), (1, 0), (1, 2), (1, 3), (2, 0), (2, 3)}
+    for pairs, expected in (("all", every), ("author", {(0, 3), (1, 2), (1, 3), (2, 3)})):
+        for i in range(4):  # an answer one nat above all others pays for each better one, below them each worse one
+            assert rrhf_loss(one[i : i + 1], rewards, pairs).item() == sum(worse == i for worse, _ in expected)
+            assert rrhf_loss(-one[i : i + 1], rewards, pairs).item() == sum(better == i for _, better in expected)
+    rrhf_loss(scores, rewards).sum().backward()
+    assert scores.grad.tolist() == [[1.0, 1.0, -1.0, -1.0]]  # active: (0, 3) and (1, 2)
+
+
 def test_rrhf_with_the_best_answer_as_target(fixture_f, make_parts):
     f = fixture_f()
     original = RRHF(make_parts(), lam=1.0, ft_target="best")
