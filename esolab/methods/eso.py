@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from esolab.batch import Batch, Rollout
+from esolab.errors import BadInput
 from esolab.methods import advantages
 from esolab.methods.base import Parts
 from esolab.methods.onpolicy import ActiveEpochs, Lambda, OnPolicy
@@ -35,9 +36,11 @@ def temperature_pull(fitness: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     Under a ladder of temperatures the gradient is a policy gradient plus a pull towards the temperatures that score
     well, which needs no reward signal within a temperature: E sum_j (r_j - u) g_j = (1 - 1/k) sum_j Cov_j(r, g) +
     sum_j (mu_j - mean mu) E_j g. Here mu_j - mean mu is the batch's mean fitness at temperature j; the rest of the
-    fitness is the policy gradient's.
+    fitness is the policy gradient's, of which a batch of B takes 1 / B for its own mean. So corrected, both parts are
+    right on average for any B > 1.
     """
-    return (fitness.mean(0) - fitness.mean()).expand_as(fitness)
+    own = fitness - (fitness.mean(0) - fitness.mean())
+    return fitness - own * (len(fitness) / max(1, len(fitness) - 1))
 
 
 class ESO(OnPolicy):
@@ -48,11 +51,13 @@ class ESO(OnPolicy):
         lam: the paper's lambda.
         active_epochs: when ESO is on, see OnPolicy.
         keep_eos: see OnPolicy.
-        advantage: what an answer is worth; a function of `advantages.py`.
+        advantage: what an answer is worth; a function of `advantages.py`. dr_grpo and bnpo divide by a length
+            themselves and belong to the sum over tokens.
         logp: an answer's log-prob is the sum over its tokens (equation 10) or their mean.
         k_reduction: the k answers are summed (equation 10) or averaged.
         iw: weight each answer by pi(answer) / its sampler's probability. The gradient is then exactly that of the
-            expected reward at temperature 1 (times k - 1 for `eso`, k for a summed `rloo`), at a high variance.
+            expected reward at temperature 1 (times k - 1 for `eso`, k for a summed `rloo`), at a high variance. Needs
+            answers drawn from the whole distribution (no top_k, top_p, greedy) and keep_eos.
         reward_threshold: leave out prompts whose mean reward is not above it (released code only); None keeps all.
         batch_reduction: mean over the prompts kept, or their sum. The released code means the former and computes the
             latter, over all prompts of a device unless none is above the threshold.
@@ -75,6 +80,12 @@ class ESO(OnPolicy):
         watch_every: NonNegativeInt = 25,
     ) -> None:
         super().__init__(parts, lam, active_epochs, keep_eos)
+        drawn = parts.sampling
+        if iw and (drawn.top_k or drawn.top_p < 1 or drawn.greedy or not keep_eos):
+            raise BadInput(
+                "method.iw=true: importance weights are right for answers from the whole distribution, ends included; "
+                "take sampling.top_k=0 sampling.top_p=1.0 sampling.greedy=false method.keep_eos=true"
+            )
         self.advantage, self.logp, self.k_reduction, self.iw = advantages.BY_NAME[advantage], logp, k_reduction, iw
         self.reward_threshold, self.batch_reduction, self.watch_every = reward_threshold, batch_reduction, watch_every
 
@@ -84,7 +95,9 @@ class ESO(OnPolicy):
 
     def watch(self, batch: Batch, rollout: Rollout) -> dict[str, float]:
         """Norms of the two parts of the gradient, and their cosine, every so many steps (see `temperature_pull`)."""
-        if not self.watch_every or (self.counts["steps"] + 1) % self.watch_every or self.policy.dropout:
+        if not self.watch_every or (self.counts["steps"] + 1) % self.watch_every:
+            return {}
+        if self.policy.dropout or len(batch) == 1:
             return {}
         pull = temperature_pull(rollout.advantages) * rollout.good
         weights = [p for p in self.policy.parameters() if p.requires_grad]

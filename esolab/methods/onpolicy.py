@@ -87,7 +87,7 @@ class OnPolicy(Method):
         if share > most:
             raise BadInput(
                 f"reward: {type(self.parts.reward).__name__} gave no usable number for {share:.0%} of the answers so "
-                f"far, more than reward.max_bad_share={most}; the last batch got {str(raw)[:200]}"
+                f"far, more than reward.max_bad_share={most}; the last batch got {' '.join(str(raw).split())[:200]}"
             )
         return rewards, good
 

@@ -6,6 +6,7 @@ import math
 from numbers import Real
 from typing import Annotated, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -44,15 +45,24 @@ def usable(raw: object, prompts: int, k: int) -> tuple[Float[Tensor, "B K"], Boo
     An answer whose reward is missing, not a number or not finite gets the mean of the others of its prompt (0 where
     there is none), so that it neither gains nor loses. A result of another shape has no usable number at all.
     """
-    rows = raw.tolist() if isinstance(raw, Tensor) else raw
+    rows = _listed(raw)
     fits = isinstance(rows, list | tuple) and len(rows) == prompts
     fits = fits and all(isinstance(row, list | tuple) and len(row) == k for row in rows)  # type: ignore[attr-defined]
     values = [[_number(x) for x in row] for row in rows] if fits else [[math.nan] * k] * prompts  # type: ignore[attr-defined]
-    rewards = torch.tensor(values, dtype=torch.float32).view(prompts, k)
-    good = rewards.isfinite()
-    mean = rewards.where(good, 0).sum(1, keepdim=True) / good.sum(1, keepdim=True).clamp(min=1)
-    return rewards.where(good, mean), good
+    exact = torch.tensor(values, dtype=torch.float64).view(prompts, k)
+    good = exact.float().isfinite()
+    mean = exact.where(good, 0).sum(1, keepdim=True) / good.sum(1, keepdim=True).clamp(min=1)
+    return exact.where(good, mean).float(), good
+
+
+def _listed(raw: object) -> object:
+    """Tensors and arrays, whole or as rows or as single numbers, as plain lists."""
+    plain = raw.tolist() if isinstance(raw, Tensor | np.ndarray) else raw
+    return [_listed(item) for item in plain] if isinstance(plain, list | tuple) else plain
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan

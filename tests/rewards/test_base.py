@@ -121,3 +121,26 @@ def test_a_result_of_another_shape_has_no_number_at_all(raw):
     found, good = usable(raw, 2, 2)
     assert found.tolist() == [[0.0, 0.0], [0.0, 0.0]]
     assert not good.any()
+
+
+def test_arrays_rows_and_single_tensors_are_read_too():
+    rows = [[0.25, 0.5], [0.75, 1.0]]
+    for raw in (
+        np.array(rows),
+        np.array(rows, dtype=np.float32),
+        [np.array(row) for row in rows],
+        [torch.tensor(row) for row in rows],
+        [[torch.tensor(x) for x in row] for row in rows],
+    ):
+        found, good = usable(raw, 2, 2)
+        assert found.tolist() == rows
+        assert good.all()
+
+
+def test_numbers_beyond_float_are_not_numbers_and_large_ones_keep_a_finite_mean():
+    found, good = usable([[10**400, 0.5], [Fraction(10**400), 0.25]], 2, 2)
+    assert good.tolist() == [[False, True], [False, True]]
+    assert found.tolist() == [[0.5, 0.5], [0.25, 0.25]]
+    found, good = usable([[3e38, 3e38, None]], 1, 3)
+    assert good.tolist() == [[True, True, False]]
+    assert found.isfinite().all()
