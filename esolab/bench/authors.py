@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from esolab.batch import Batch, Tokens
+from esolab.bench.contender import WARM_PROMPT
 from esolab.bench.generation import generate, pad_left
 from esolab.bench.job import Tokens as Counts
+from esolab.bench.setting import Setting
 from esolab.bench.twopass import TwoPass
 
 
@@ -23,9 +25,19 @@ class Authors(TwoPass):
 
     micro_batch = 2  # prompts of a scoring pass, k rows each; an SFT pass takes as many rows
 
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.width = setting.job.max_prompt  # of every prompt
+
+    def warm_up(self) -> None:
+        """As for all, without the padding."""
+        whole, self.width = self.width, WARM_PROMPT
+        super().warm_up()
+        self.width = whole
+
     def sample(self, batch: Batch, lengths: Tensor) -> Tokens:
         """A call per temperature."""
-        ids, mask = pad_left(batch.prompts, self.setting.job.max_prompt)
+        ids, mask = pad_left(batch.prompts, self.width)
         parts = [
             generate(self.network, ids, mask, [temperature], lengths[:, j : j + 1], self.eos)
             for j, temperature in enumerate(self.setting.ladder)
@@ -53,7 +65,7 @@ class Authors(TwoPass):
 
     def logprobs(self, prompts: Tokens, responses: Tokens) -> tuple[Float[Tensor, "R"], int]:
         """Log-prob of each response from the logits of whole rows, and how many tokens were counted."""
-        ids, predicts = self.rows(prompts, responses, self.setting.job.max_prompt + self.setting.job.max_new)
+        ids, predicts = self.rows(prompts, responses, self.width + self.setting.job.max_new)
         length = (prompts.lengths + responses.lengths)[:, None]
         mask = (torch.arange(ids.shape[1], device=ids.device) < length).long()
         logits = self.network(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from esolab.batch import Batch, Tokens
 from esolab.bench.job import PHASES, Measured
+
+
+WARM_PROMPT = 16  # tokens of the prompt to warm up with
 
 
 class Contender(Protocol):
@@ -38,6 +43,13 @@ class Clock:
         start = now()
         yield
         self.seconds[name] += now() - start
+
+
+def small(batch: Batch) -> Batch:
+    """One prompt of a batch, cut short, to warm up with."""
+    first = batch[:1]
+    ids, lengths = first.prompts.ids[:, :WARM_PROMPT], first.prompts.lengths.clamp(max=WARM_PROMPT)
+    return replace(first, prompts=Tokens(ids, lengths))
 
 
 def now() -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from esolab.batch import Batch, Samples
-from esolab.bench.contender import apart
+from esolab.bench.contender import apart, small
 from esolab.bench.job import Measured
 from esolab.bench.job import Tokens as Counts
 from esolab.bench.setting import Setting
@@ -76,10 +76,10 @@ class Esolab:
         self.method.train()
 
     def warm_up(self) -> None:
-        """A step on one prompt with answers of two tokens."""
+        """A step on one short prompt with answers of two tokens."""
         whole = self.method.parts
         self.method.parts = replace(whole, sampling=replace(whole.sampling, max_new_tokens=2))
-        self._step(self.setting.workload.batch[:1], None)
+        self._step(small(self.setting.workload.batch), None)
         self.method.parts = whole
 
     def step(self) -> Measured:

@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
 from esolab.batch import Batch, Tokens
-from esolab.bench.contender import Clock, apart
+from esolab.bench.contender import Clock, apart, small
 from esolab.bench.job import Measured
 from esolab.bench.job import Tokens as Counts
 from esolab.bench.setting import Setting
@@ -37,8 +37,8 @@ class TwoPass(ABC):
         """Add the gradients of SFT + lambda ESO; the tokens counted while scoring."""
 
     def warm_up(self) -> None:
-        """A step on one prompt with answers of two tokens."""
-        self._step(self.batch[:1], self.lengths[:1].clamp(max=2))
+        """A step on one short prompt with answers of two tokens."""
+        self._step(small(self.batch), self.lengths[:1].clamp(max=2))
 
     def step(self) -> Measured:
         """The whole step."""
