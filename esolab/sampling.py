@@ -92,8 +92,8 @@ def sample(
     eos: Sequence[int],
     stops: Int[Tensor, "B K"] | None = None,
 ) -> Samples:
-    """Draw `sampling.k` answers to each prompt [B, P] until one of the `eos` ids or the length limit, or as if the token
-    at an answer's `stops` length were an end (the benchmark's ragged answers).
+    """Draw `sampling.k` answers to each prompt [B, P] until one of the `eos` ids or the length limit. An answer
+    that is as long as its `stops` ends there, too (the benchmark makes answers of known lengths).
 
     The policy is in evaluation mode without gradients meanwhile, and back as it was after, also after an error. The
     prompt is read once and its cache is never repeated; answers that have ended leave the batch.

@@ -13,7 +13,7 @@ from esolab.bench import job as of
 from esolab.bench.job import Job
 from esolab.bench.machine import cores, describe
 from esolab.bench.race import Heat, run
-from esolab.bench.table import explain, table
+from esolab.bench.table import explain, tables
 from esolab.errors import BadInput
 from esolab.terminal import console
 
@@ -29,8 +29,12 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """The command line."""
     made = Parser(prog="python -m esolab.bench", description=__doc__)
-    made.add_argument("--data", help="folder with the real corpora (xsum, dolly) and tokenizers; default: a synthetic twin")
-    made.add_argument("--all", action="store_true", help="after the headline: ragged, tiny, bf16, other k; one round each")
+    made.add_argument(
+        "--data", help="folder with the real corpora (xsum, dolly) and tokenizers; default: a synthetic twin"
+    )
+    made.add_argument(
+        "--all", action="store_true", help="after the headline: ragged, tiny, bf16, other k; one round each"
+    )
     made.add_argument("--rounds", type=_count, default=3, help="alternating rounds of the headline (3)")
     for name, known, default in (
         ("workloads", of.WORKLOADS, of.WORKLOADS),
@@ -122,9 +126,10 @@ def race(options: argparse.Namespace, arguments: list[str]) -> int:
         raise BadInput("--contenders: nobody is left to run; install trl or name another")
     head = {"machine": describe(options.threads), "command": shlex.join(["python", "-m", "esolab.bench", *arguments])}
     result = run(heats(options, contenders), options.out, head)
-    console.print(table(result["rows"]))
+    for table in tables(result["rows"]):
+        console.print(table)
     for line in explain(result):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if result["failed"] else 0
 
 

@@ -52,14 +52,14 @@ class Authors(TwoPass):
         for start in range(0, len(batch), self.micro_batch * self.k):
             part = slice(start, start + self.micro_batch * self.k)
             logprobs, count = self.logprobs(batch.prompts[part], batch.references[part])
-            (-logprobs.sum() / total).backward()
+            torch.autograd.backward(-logprobs.sum() / total)
             references += count
         for start in range(0, len(batch), self.micro_batch):
             part = slice(start, start + self.micro_batch)
             flat = Tokens(answers.ids[part].flatten(0, 1), answers.lengths[part].flatten())
             logprobs, count = self.logprobs(batch.prompts[part].repeat(self.k), flat)
             own = -(fitness[part] * logprobs.view(-1, self.k)).sum()
-            (self.setting.lam * own / len(batch)).backward()
+            torch.autograd.backward(self.setting.lam * own / len(batch))
             scored += count
         return Counts(int(batch.prompts.lengths.sum()), int(answers.lengths.sum()), scored, references)
 

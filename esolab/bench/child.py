@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from esolab.bench.contender import Contender
 from esolab.bench.job import Job, Measured
 
 CHEAP = 5.0  # seconds; a faster step is repeated
@@ -31,7 +32,7 @@ def measure(job: Job) -> Measured:
 
     transformers.utils.logging.set_verbosity_error()
     setting = prepare(job)
-    contender = find(job.contender)(setting)
+    contender: Contender = find(job.contender)(setting)
     contender.warm_up()
     steps = [contender.step()]
     if steps[0].seconds < CHEAP:

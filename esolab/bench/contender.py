@@ -15,7 +15,6 @@ from torch import Tensor
 from esolab.batch import Batch, Tokens
 from esolab.bench.job import PHASES, Measured
 
-
 WARM_PROMPT = 16  # tokens of the prompt to warm up with
 
 

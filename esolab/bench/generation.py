@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from esolab.batch import Tokens
 
 
-class Temperatures(LogitsProcessor):  # type: ignore[misc,unused-ignore]
+class Temperatures(LogitsProcessor):
     """Logits over each row's own temperature."""
 
     def __init__(self, temperatures: Float[Tensor, "R"]) -> None:
@@ -21,15 +23,18 @@ class Temperatures(LogitsProcessor):  # type: ignore[misc,unused-ignore]
         return scores / self.temperatures
 
 
-class EndAt(LogitsProcessor):  # type: ignore[misc,unused-ignore]
+class EndAt(LogitsProcessor):
     """Each row's `stops`-th new token is the end token, and no earlier one is."""
 
-    def __init__(self, stops: Int[Tensor, "R"], start: int, eos: int) -> None:
-        self.stops, self.start, self.eos = stops, start, eos
+    def __init__(self, stops: Int[Tensor, "R"], eos: int) -> None:
+        self.stops, self.eos = stops, eos
+        self.before: int | None = None  # places of the prompts
 
     def __call__(self, input_ids: Int[Tensor, "R L"], scores: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """`generate` calls this before it draws."""
-        last = self.stops == input_ids.shape[1] - self.start + 1
+        if self.before is None:
+            self.before = input_ids.shape[1]
+        last = self.stops == input_ids.shape[1] - self.before + 1
         scores = scores.masked_fill(last[:, None], -torch.inf)
         scores[:, self.eos] = torch.where(last, 0.0, -torch.inf)
         return scores
@@ -46,7 +51,7 @@ def pad_left(prompts: Tokens, width: int | None = None) -> tuple[Int[Tensor, "B 
 
 
 def generate(
-    network: PreTrainedModel,
+    network: Any,
     ids: Int[Tensor, "B P"],
     mask: Int[Tensor, "B P"],
     temperatures: list[float],
@@ -63,7 +68,7 @@ def generate(
     if len(set(temperatures)) > 1:
         processors.append(Temperatures(torch.tensor(temperatures, device=ids.device).repeat(batch)))
     if eos is not None:
-        processors.append(EndAt(lengths.flatten().to(ids.device), ids.shape[1], eos))
+        processors.append(EndAt(lengths.flatten().to(ids.device), eos))
     config = GenerationConfig(
         do_sample=True,
         temperature=temperatures[0] if len(set(temperatures)) == 1 else 1.0,

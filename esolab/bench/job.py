@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of one step: prompts (each once), answers sampled, answers scored, references scored (each with its end)."""
+    """Tokens of one step: prompts (each once), of answers sampled, of answers scored, of references scored."""
 
     prompts: int
     sampled: int

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -96,7 +95,7 @@ class Esolab:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-            trainer.fit(method, DataLoader([batch], batch_size=None))
+            trainer.fit(method, DataLoader([batch], batch_size=None))  # type: ignore[arg-type]  # a list is a data set
         references = int(batch.references.lengths.sum())
         tokens = Counts(
             prompts=int(batch.prompts.lengths.sum()),

@@ -64,14 +64,16 @@ class Heat:
             return float(found["seconds"] if what == "seconds" else found["phases"][what])
 
         pairs = list(zip(self.found.get(name, []), self.found.get(other, []), strict=False))
-        return median(seconds(a) / seconds(b) for a, b in pairs) if pairs else None
+        ratios: list[float] = [seconds(a) / seconds(b) for a, b in pairs]
+        return median(ratios) if ratios else None
 
     def share(self, name: str) -> float | None:
         """Least seconds over a contender's, by round; None for one that leaves a part of the work out."""
         pairs = list(zip(self.found.get("machine", []), self.found[name], strict=False))
         if not pairs or not self.found[name][0]["tokens"]["references"]:
             return None
-        return median(sum(machine["least"].values()) / found["seconds"] for machine, found in pairs)
+        shares: list[float] = [sum(machine["least"].values()) / found["seconds"] for machine, found in pairs]
+        return median(shares)
 
     def check_tokens(self) -> None:
         """Every contender did the same work: answers sampled and scored, and references where it scores any."""

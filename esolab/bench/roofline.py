@@ -47,42 +47,42 @@ class Rates:
 class Need:
     """What a part of the step cannot do without: operations in the layers, in the vocabulary, and bytes of memory."""
 
-    body: float
-    vocabulary: float
-    bytes: float
+    body: int
+    vocabulary: int
+    bytes: int
 
     def seconds(self, body: float, vocabulary: float, copy: float) -> float:
         """The longer of computing and moving: max(body / rate + vocabulary / rate, bytes / bandwidth)."""
         return max(self.body / body + self.vocabulary / vocabulary, self.bytes / copy)
 
 
-def layers(shape: Shape, tokens: float, contexts: float) -> float:
+def layers(shape: Shape, tokens: int, contexts: int) -> int:
     """Operations of one forward through the layers: 2 * 12 L d^2 for each token, and 4 L d for each pair of a token and
     a place it looks at (`contexts` of them: a product with the key, one with the value)."""
     return 24 * shape.layers * shape.width**2 * tokens + 4 * shape.layers * shape.width * contexts
 
 
-def projection(shape: Shape, places: float) -> float:
+def projection(shape: Shape, places: int) -> int:
     """Operations of the projection to the vocabulary: 2 d V at each place."""
     return 2 * shape.width * shape.vocabulary * places
 
 
-def weight_bytes(shape: Shape) -> float:
+def weight_bytes(shape: Shape) -> int:
     """Bytes of the weights that a forward reads: 12 L d^2 of the layers and d V of the vocabulary."""
     return shape.item * (12 * shape.layers * shape.width**2 + shape.width * shape.vocabulary)
 
 
-def key_bytes(shape: Shape, tokens: float) -> float:
+def key_bytes(shape: Shape, tokens: int) -> int:
     """Bytes of the keys and values of so many tokens: 2 L d each."""
     return shape.item * 2 * shape.layers * shape.width * tokens
 
 
-def triangle(n: int) -> float:
+def triangle(n: int) -> int:
     """Pairs of a token and a place it looks at in n tokens, itself included: n (n + 1) / 2."""
-    return n * (n + 1) / 2
+    return n * (n + 1) // 2
 
 
-def branch_contexts(prompt: int, length: int) -> float:
+def branch_contexts(prompt: int, length: int) -> int:
     """Pairs of tokens and places of one branch: its n = length - 1 tokens that predict something look at the prompt, at
     their predecessors and at themselves: n * prompt + n (n + 1) / 2."""
     inner = max(length - 1, 0)
@@ -114,7 +114,7 @@ def scoring(shape: Shape, lengths: Lengths) -> Need:
     """Answers and references forward and backward (three forwards), prompts backward only (two, as they were read
     before). The first tokens of all branches are predicted by one place. The weights are read forward and backward, and
     their gradients written."""
-    tokens = contexts = 0.0
+    tokens = contexts = 0
     for prompt, answers, reference in zip(lengths.prompts, lengths.answers, lengths.references, strict=True):
         for n in (*answers, reference):
             tokens += max(n - 1, 0)

@@ -55,9 +55,7 @@ def prepare(job: Job) -> Setting:
         model: Model = build(config["model"])
         tokenizer = model.load_tokenizer([])
         policy = model.load_policy(tokenizer).to(torch.device(job.device))
-    workload = load(
-        job.workload, job.data, tokenizer, job.prompts, job.k, job.lengths, job.max_new, job.max_prompt
-    )
+    workload = load(job.workload, job.data, tokenizer, job.prompts, job.k, job.lengths, job.max_new, job.max_prompt)
     return Setting(job, config, policy, tokenizer, workload)
 
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
+from esolab.bench.job import PHASES
+
 Row = dict[str, Any]
+WORK = ("workload", "model", "dtype", "lengths")
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """A row for each contender; seconds of the whole step and of each phase."""
-    made = Table(title="One ESO step", title_justify="left")
-    for name in ("workload", "contender", "model", "dtype", "lengths"):
-        made.add_column(name)
-    for name in ("seconds", "sample", "reward", "update", "peak GB", "ratio", "of least"):
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """A table for each piece of work, a row for each contender; seconds of the whole step and of each phase."""
+    return [_table(", ".join(work), list(own)) for work, own in groupby(rows, key=lambda r: [r[key] for key in WORK])]
+
+
+def _table(work: str, rows: Sequence[Row]) -> Table:
+    made = Table(title=work, title_justify="left", box=SIMPLE)
+    made.add_column("contender")
+    for name in ("seconds", *PHASES, "peak GB", "ratio", "of least"):
         made.add_column(name, justify="right")
     for row in rows:
-        phases = [row["phases"].get(phase) for phase in ("sample", "reward", "update")]
-        names = [str(row[key]) for key in ("workload", "contender", "model", "dtype", "lengths")]
-        numbers = [_seconds(row["seconds"]), *map(_seconds, phases), f"{row['peak_rss_bytes'] / 1e9:.1f}"]
+        phases = [_seconds(row["phases"].get(phase)) for phase in PHASES]
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
         share = "" if row["roofline"] is None else f"{row['roofline']:.0%}"
-        made.add_row(*names, *numbers, ratio, share)
+        memory = f"{row['peak_rss_bytes'] / 1e9:.1f}"
+        made.add_row(row["contender"], _seconds(row["seconds"]), *phases, memory, ratio, share)
     return made
 
 
@@ -35,9 +42,8 @@ def explain(result: dict[str, Any]) -> list[str]:
     """For each piece of work: what the machine could do it in, phase by phase, and what esolab took."""
     lines = []
     for least in result["rates"]:
-        same = ("workload", "model", "dtype", "lengths")
         name = "esolab" if least["k"] == result["rates"][0]["k"] else f"esolab-k{least['k']}"
-        own = [r for r in result["rows"] if r["contender"] == name and all(r[key] == least[key] for key in same)]
+        own = [r for r in result["rows"] if r["contender"] == name and all(r[key] == least[key] for key in WORK)]
         if not own:
             continue
         took = own[0]["phases"]
@@ -45,6 +51,6 @@ def explain(result: dict[str, Any]) -> list[str]:
             f"{phase} {took[phase]:.2f} s of which {least['least'][phase]:.2f} s is the least"
             for phase in ("sample", "update")
         ]
-        work = " ".join(str(least[key]) for key in same)
+        work = " ".join(str(least[key]) for key in WORK)
         lines.append(f"{work}, {name}: {'; '.join(parts)}; reward {took['reward']:.2f} s")
     return lines

@@ -47,7 +47,7 @@ class Workload:
 
 
 def tokenizer_folder(data: str | None, scratch: Path) -> Path:
-    """The folder of GPT-2's tokenizer, or one below `scratch` with a stand-in of as many whole words. Raises BadInput."""
+    """The folder of GPT-2's tokenizer, or `scratch` with a stand-in of as many whole words. Raises BadInput."""
     if data is not None:
         folder = Path(data) / "tokenizers" / "gpt2"
         if not folder.is_dir():
