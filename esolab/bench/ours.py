@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from esolab.batch import Batch, Samples
-from esolab.bench.contender import apart, small
+from esolab.bench.contender import apart, now, small
 from esolab.bench.job import Measured
 from esolab.bench.job import Tokens as Counts
 from esolab.bench.setting import Setting
@@ -42,6 +43,7 @@ class Forced(ESO):
     """ESO whose answers have the lengths of the workload, and which leaves its gradients instead of using them."""
 
     stops: Tensor | None = None
+    total = 0.0  # seconds of the last step
 
     def draw(self, batch: Batch, sampling: Sampling) -> Samples:
         """Answers that end where the workload says."""
@@ -49,6 +51,12 @@ class Forced(ESO):
             return super().draw(batch, sampling)
         keys = noise_keys(self.parts.seed, "train", self.current_epoch, batch.ids, sampling.k)
         return sample(self.policy, batch.prompts, sampling, keys, self.parts.tokenizer.eos, self.stops)
+
+    def training_step(self, batch: Batch, index: int) -> None:
+        """A step between two looks at the clock."""
+        start = now()
+        super().training_step(batch, index)
+        self.total = now() - start
 
     def optimizer_step_and_schedule(self) -> dict[str, float]:
         """The race ends with the gradients."""
@@ -96,6 +104,7 @@ class Esolab:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
             trainer.fit(method, DataLoader([batch], batch_size=None))  # type: ignore[arg-type]  # a list is a data set
+        method.policy.to(torch.device(self.setting.job.device))  # Lightning hands it back on the CPU
         references = int(batch.references.lengths.sum())
         tokens = Counts(
             prompts=int(batch.prompts.lengths.sum()),
@@ -103,7 +112,7 @@ class Esolab:
             scored=method.counts["scored_tokens"] - references,
             references=references,
         )
-        return Measured(sum(method.seconds.values()), dict(method.seconds), tokens)
+        return Measured(method.total, dict(method.seconds), tokens)
 
     def _trainer(self) -> pl.Trainer:
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

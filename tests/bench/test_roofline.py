@@ -1,4 +1,4 @@
-"""Counted by hand on a transformer of one layer, width 2, vocabulary 3: 12 L d^2 = 48 weights and 6 of the vocabulary."""
+"""By hand on a transformer of one layer, width 2, vocabulary 3: 12 L d^2 = 48 weights, and 6 of the vocabulary."""
 
 import pytest
 
@@ -14,8 +14,8 @@ def test_reading():
 
 
 def test_decoding():
-    """Only the first token of the longer answer predicts another: 96 + (3 + 1) x 8. One step reads the weights, and keys
-    and values (2 L d = 4 numbers) of 3 prompt tokens and 1 own."""
+    """Only the first token of the longer answer predicts another: 96 + (3 + 1) x 8. One step reads the weights,
+    and the keys and values (2 L d = 4 numbers) of 3 prompt tokens and 1 own."""
     assert decoding(SHAPE, ONE) == Need(body=128, vocabulary=12, bytes=216 + 4 * 4 * 4)
 
 
