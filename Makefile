@@ -30,11 +30,14 @@ check: install   ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/benched   ## one step beside other frameworks' (DATA=DIR has the corpora; ARGS='--prompts 2' changes what you like)
-	$(BIN)/python -m esolab.bench $(if $(DATA),--data $(DATA)) $(ARGS)
+PROMPTS ?= 4
+# of a step; 16, the paper's batch, would take over an hour on 2 cores
+
+bench: $(VENV)/benched   ## one step beside other frameworks' (DATA=DIR has the corpora; PROMPTS and ARGS change it)
+	$(BIN)/python -m esolab.bench --prompts $(PROMPTS) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-all: $(VENV)/benched   ## the same, and ragged lengths, tiny, bf16, other k
-	$(BIN)/python -m esolab.bench --all $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(BIN)/python -m esolab.bench --all --prompts $(PROMPTS) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 gpu-check: install   ## what only a GPU can show: exactness, speed and memory there
 	$(BIN)/python -m esolab.bench.gpu_check $(if $(DATA),--data $(DATA))

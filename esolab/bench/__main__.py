@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,8 @@ from esolab.bench.race import Heat, run
 from esolab.bench.table import explain, tables
 from esolab.errors import BadInput
 from esolab.terminal import console
+
+PROMPTS = 16  # the paper's batch
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,9 +55,6 @@ def parser() -> Parser:
     return made
 
 
-PROMPTS = 16
-
-
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -85,16 +85,12 @@ def heats(options: argparse.Namespace, contenders: list[str]) -> list[Heat]:
     if options.all:
         for work in options.workloads:
             base = Job(work, "", k=options.k, **shared)
-            more = [{"lengths": "ragged"}, {"model": "tiny"}, {"dtype": "bfloat16"}]
-            made += [Heat(_with(base, change), contenders, 1) for change in more]
-            made += [Heat(_with(base, {"k": k}), ["esolab"], 1) for k in (2, 8) if k != options.k]
-    return made
-
-
-def _with(job: Job, change: dict[str, Any]) -> Job:
-    from dataclasses import replace
-
-    return replace(job, **change)
+            others = [replace(base, lengths="ragged"), replace(base, model="tiny"), replace(base, dtype="bfloat16")]
+            made += [Heat(job, contenders, 1) for job in others]
+            made += [Heat(replace(base, k=k), ["esolab"], 1) for k in (2, 8) if k != options.k]
+    return list({heat.job: heat for heat in reversed(made)}.values())[
+        ::-1
+    ]  # each piece of work once, where it is first
 
 
 def main(arguments: list[str]) -> int:

@@ -8,11 +8,12 @@ tokens, 4 answers of 128, bf16 by autocast as well as fp32. Written where there 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from esolab.bench.job import Job
 from esolab.bench.race import Found, child, save
@@ -55,7 +56,7 @@ def check(data: str | None, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     good = True
     for dtype, allowed in ALLOWED.items():
-        differs = found["exactness"][dtype] = differences(_with(SMALL, data=data, dtype=dtype))
+        differs = found["exactness"][dtype] = differences(replace(SMALL, data=data, dtype=dtype))
         for what, size in differs.items():
             good &= size <= allowed
             verdict = "ok" if size <= allowed else "DIFFERS"
@@ -77,12 +78,10 @@ def check(data: str | None, out: Path) -> int:
 def jobs(data: str | None) -> list[Job]:
     """Contenders at the paper's sizes, the quick ones first, esolab in front."""
     names = ["esolab", "plain", *(["trl"] if find_spec("trl") else []), "authors"]
-    return [_with(PAPER, data=data, dtype=dtype, contender=name) for dtype in ALLOWED for name in names]
+    return [replace(PAPER, data=data, dtype=dtype, contender=name) for dtype in ALLOWED for name in names]
 
 
 def _race(job: Job, found: Found) -> None:
-    import subprocess
-
     label = f"{job.dtype} {job.contender}"
     try:
         measured = child(job)
@@ -100,12 +99,6 @@ def _race(job: Job, found: Found) -> None:
             "roofline": None,
         }
     )
-
-
-def _with(job: Job, **changes: Any) -> Job:
-    from dataclasses import replace
-
-    return replace(job, **changes)
 
 
 if __name__ == "__main__":

@@ -144,3 +144,18 @@ def test_the_parent_is_light():
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lengths", ["fixed", "ragged"])
+def test_trl_does_the_same_work_in_a_process_of_its_own(dtype, lengths):
+    pytest.importorskip("trl")
+    work = Job("xsum", "", model="tiny", dtype=dtype, lengths=lengths, prompts=2, max_new=30, max_prompt=20)
+    heat = Heat(work, ["esolab", "trl"], 1)
+    for job in heat.jobs():
+        heat.found.setdefault(job.contender, []).append(race.child(job))
+    heat.check_tokens()
+    assert heat.found["trl"][0]["tokens"]["references"] == 0
+    assert all(row["peak_rss_bytes"] > 1e8 for row in heat.rows())
+    assert heat.row("esolab")["roofline"] > 0
