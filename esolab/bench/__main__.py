@@ -88,9 +88,10 @@ def heats(options: argparse.Namespace, contenders: list[str]) -> list[Heat]:
             others = [replace(base, lengths="ragged"), replace(base, model="tiny"), replace(base, dtype="bfloat16")]
             made += [Heat(job, contenders, 1) for job in others]
             made += [Heat(replace(base, k=k), ["esolab"], 1) for k in (2, 8) if k != options.k]
-    return list({heat.job: heat for heat in reversed(made)}.values())[
-        ::-1
-    ]  # each piece of work once, where it is first
+    once: dict[Job, Heat] = {}
+    for heat in made:
+        once.setdefault(heat.job, heat)
+    return list(once.values())
 
 
 def main(arguments: list[str]) -> int:

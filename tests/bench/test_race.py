@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from esolab.bench import race
-from esolab.bench.__main__ import main
+from esolab.bench.__main__ import heats, main, parser
 from esolab.bench.job import Job
 from esolab.bench.race import Heat
 from esolab.bench.table import explain, tables
@@ -134,6 +134,13 @@ def test_all_begins_with_the_headline(children, tmp_path):
         ("gpt2", "bfloat16", "fixed"),
     }
     assert {"esolab-k2", "esolab-k8"} <= {row["contender"] for row in rows}
+
+
+def test_no_work_is_raced_twice():
+    chosen = parser().parse_args(["--all", "--lengths", "fixed,ragged", "--workloads", "xsum"])
+    jobs = [heat.job for heat in heats(chosen, ["esolab"])]
+    assert len(jobs) == len(set(jobs)) == 6
+    assert [job.lengths for job in jobs[:2]] == ["fixed", "ragged"]
 
 
 def test_the_parent_is_light():
