@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-all check clean
+.PHONY: help install run test test-all check bench bench-all gpu-check clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,22 @@ check: install   ## format, lint, types, layers
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+PROMPTS ?= 4
+# of a step; 16, the paper's batch, would take over an hour on 2 cores
+
+bench: $(VENV)/benched   ## one step beside other frameworks' (DATA=DIR has the corpora; PROMPTS and ARGS change it)
+	$(BIN)/python -m esolab.bench --prompts $(PROMPTS) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+bench-all: $(VENV)/benched   ## the same, and ragged lengths, tiny, bf16, other k
+	$(BIN)/python -m esolab.bench --all --prompts $(PROMPTS) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+gpu-check: install   ## what only a GPU can show: exactness, speed and memory there
+	$(BIN)/python -m esolab.bench.gpu_check $(if $(DATA),--data $(DATA))
+
+$(VENV)/benched: $(VENV)/installed   # TRL, which only the race needs
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
 
 clean:           ## forget .venv, caches and outputs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist

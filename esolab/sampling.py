@@ -85,24 +85,36 @@ def noise_keys(seed: int, purpose: str, epoch: int, ids: Sequence[str], k: int) 
 
 
 def sample(
-    policy: Policy, prompts: Tokens, sampling: Sampling, keys: Int[Tensor, "B K"], eos: Sequence[int]
+    policy: Policy,
+    prompts: Tokens,
+    sampling: Sampling,
+    keys: Int[Tensor, "B K"],
+    eos: Sequence[int],
+    stops: Int[Tensor, "B K"] | None = None,
 ) -> Samples:
-    """Draw `sampling.k` answers to each prompt [B, P] until one of the `eos` ids or the length limit.
+    """Draw `sampling.k` answers to each prompt [B, P] until one of the `eos` ids or the length limit. An answer
+    that is as long as its `stops` ends there, too (the benchmark makes answers of known lengths).
 
     The policy is in evaluation mode without gradients meanwhile, and back as it was after, also after an error. The
     prompt is read once and its cache is never repeated; answers that have ended leave the batch.
     """
     with _frozen(policy):
-        return _sample(policy, prompts.to(policy.device), sampling, keys.to(policy.device), eos)
+        return _sample(policy, prompts.to(policy.device), sampling, keys.to(policy.device), eos, stops)
 
 
 def _sample(
-    policy: Policy, prompts: Tokens, sampling: Sampling, keys: Int[Tensor, "B K"], eos: Sequence[int]
+    policy: Policy,
+    prompts: Tokens,
+    sampling: Sampling,
+    keys: Int[Tensor, "B K"],
+    eos: Sequence[int],
+    stops: Int[Tensor, "B K"] | None,
 ) -> Samples:
     batch, k, limit, device = len(prompts.lengths), sampling.k, sampling.max_new_tokens, policy.device
     ladder = torch.tensor(sampling.ladder, device=device)
     temperature, key, start = ladder.repeat(batch), keys.flatten(), prompts.lengths.repeat_interleave(k)
     ends = torch.tensor(list(eos), device=device)
+    stop = torch.full_like(keys, limit + 1).flatten() if stops is None else stops.to(device).flatten()
     tokens = torch.zeros(batch * k, limit, dtype=torch.long, device=device)
     logprobs = torch.zeros(batch * k, limit, device=device)
     lengths = torch.full((batch * k,), limit, device=device)
@@ -118,7 +130,7 @@ def _sample(
             heat, going = temperature[row], ~finished[row]
             token, logprob = draw(truncate(logits, heat, sampling), key[row], t, heat == 0 if sampling.greedy else None)
             tokens[row, t], logprobs[row, t] = token.where(going, 0), logprob.where(going, 0)
-            ended = going & torch.isin(token, ends)
+            ended = going & (torch.isin(token, ends) | (stop[row] == t + 1))
             lengths[row], finished[row] = lengths[row].where(~ended, t + 1), finished[row] | ended
             if t == limit - 1:
                 break
