@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +33,11 @@ class Run:
     def same(self) -> tuple[Any, ...]:
         """What two runs must share to be compared as methods."""
         return tuple(self.result[key] for key in ("model", "data", "protocol", "seed", "setting"))
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides in the folder's name."""
+        return re.split(r",(?=[\w.-]+=)", self.folder.name.rpartition("-")[0])
 
     def scores(self, data: str, decoding: str, metric: str) -> dict[tuple[str, str, str], float]:
         """One metric of every test example (id, prompt, reference), in points (x100)."""
@@ -68,6 +75,8 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
     names = label(runs)
     for data in dict.fromkeys(d for run in runs for d in run.result["scores"]):
         console.print(_table(data, runs, names))
+        if (summary := _over_seeds(data, runs)) is not None:
+            console.print(summary)
     for run in runs:
         losses = run.dev_loss()
         if run.result["method"] == "sft" and len(losses) > 1:
@@ -83,14 +92,45 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
 
 
 def label(runs: Sequence[Run]) -> dict[Path, str]:
-    """A short name for each run: its method, and its overrides where the method alone does not tell it."""
+    """A short name for each run: its method, and the overrides that tell it from others of the method."""
+    own = {run.folder: run.words for run in runs}
+    common = set.intersection(*(set(words) for words in own.values()))
     methods = Counter(run.result["method"] for run in runs)
-    return {
-        run.folder: run.result["method"].upper()
-        if methods[run.result["method"]] == 1
-        else f"{run.result['method'].upper()} {run.folder.name.rpartition('-')[0]}"
-        for run in runs
-    }
+    names = {}
+    for run in runs:
+        rest = [word for word in own[run.folder] if word not in common and not word.startswith("method=")]
+        told = methods[run.result["method"]] > 1
+        names[run.folder] = " ".join([run.result["method"].upper(), *(rest if told else ())])
+    return names
+
+
+def _over_seeds(data: str, runs: Sequence[Run]) -> Table | None:
+    """Runs that differ in nothing but their seed as one row: mean and standard deviation, and what they cost."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        words = tuple(word for word in run.words if not word.startswith(("seed=", "method=")))
+        key = (*(run.result[name] for name in ("method", "model", "data", "protocol")), words)
+        if data in run.result["scores"]:
+            groups.setdefault(key, []).append(run)
+    several = {key: group for key, group in groups.items() if len({run.result["seed"] for run in group}) > 1}
+    if not several:
+        return None
+    decodings = list(dict.fromkeys(d for run in runs for d in run.result["scores"].get(data, {})))
+    table = Table(title=f"{data}: mean and standard deviation over seeds", title_justify="left")
+    table.add_column("runs")
+    for head in ("seeds", *(f"ROUGE-L {how}" for how in decodings), "sampled tokens", "scored", "forward", "backward"):
+        table.add_column(head, justify="right")
+    for (method, *_, words), group in several.items():
+        apart = len([key for key in several if key[0] == method]) > 1
+        cells = [f"{len(group)}"]
+        for how in decodings:
+            values = [run.result["scores"][data][how]["rougeL"] for run in group if how in run.result["scores"][data]]
+            spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.2f}{spread}" if values else "")
+        for kind in ("sampled", "scored", "forward", "backward"):
+            cells.append(f"{mean(run.result['train'][f'{kind}_tokens'] for run in group):,.0f}")
+        table.add_row(" ".join([method.upper(), *(words if apart else ())]), *cells)
+    return table
 
 
 def _table(data: str, runs: Sequence[Run], names: dict[Path, str]) -> Table:

@@ -1,0 +1,66 @@
+"""Runs side by side: their names, and what is averaged over seeds."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from esolab.report import label, read_runs, show
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two methods with three seeds each, and a third with one; ROUGE-L at `sample` is 10 * method + seed."""
+    for m, method in enumerate(("sft", "eso", "drl")):
+        for seed in range(3 if method != "drl" else 1):
+            row = {"n": 2, "rouge1": 1.0, "rouge2": 1.0, "rougeL": 10.0 * m + seed, "gleu": 1.0, "length": 3.0}
+            tokens = {f"{kind}_tokens": 100 * m + seed for kind in ("sampled", "scored", "forward", "backward")}
+            result: dict[str, Any] = {
+                "schema": 1,
+                "method": method,
+                "model": "tiny",
+                "data": "d",
+                "protocol": "paper",
+                "seed": seed,
+                "setting": f"s{seed}",
+                "scores": {"d": {"sample": row}},
+                "train": tokens,
+            }
+            run = tmp_path / f"method={method},seed={seed},sampling.temperatures=[1.0,2.0],trainer.threads=1-0000000{m}"
+            run.mkdir()
+            (run / "result.json").write_text(json.dumps(result))
+            (run / "metrics.csv").write_text("step\n")
+            line = {"data": "d", "decoding": "sample", "prompt": "p", "reference": "r", "rougeL": 0.5}
+            (run / "predictions.jsonl").write_text("".join(json.dumps({**line, "id": i}) + "\n" for i in "ab"))
+    return tmp_path
+
+
+def test_a_run_is_named_by_what_tells_it_from_the_others(folder: Path) -> None:
+    names = label(read_runs([folder]))
+    assert sorted(names.values()) == ["DRL", *(f"{m} seed={s}" for m in ("ESO", "SFT") for s in range(3))]
+    one = label(read_runs([next(folder.glob("method=eso,seed=1*"))]))
+    assert list(one.values()) == ["ESO"]
+
+
+def test_seeds_are_averaged(folder: Path) -> None:
+    console = Console(width=200, record=True, file=StringIO())
+    show([folder], console)
+    text = console.export_text()
+    assert "mean and standard deviation over seeds" in text
+    summary = text[text.index("over seeds") :].splitlines()
+    (sft,) = (line for line in summary if line.startswith("│ SFT"))
+    assert "3" in sft
+    assert "1.00 ± 1.00" in sft
+    (eso,) = (line for line in summary if line.startswith("│ ESO"))
+    assert "11.00 ± 1.00" in eso
+    assert "101" in eso
+    assert not any(line.startswith("│ DRL") for line in summary)
+
+
+def test_runs_of_one_seed_have_no_such_table(folder: Path) -> None:
+    console = Console(width=200, record=True, file=StringIO())
+    show([*folder.glob("method=*,seed=1,*")], console)
+    assert "over seeds" not in console.export_text()
