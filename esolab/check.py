@@ -8,17 +8,19 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
+from pydantic import Field
 
 from esolab.errors import BadInput
 
 build = partial(instantiate, _convert_="all")  # only plain Python crosses the border
 
 # types of what stands outside of a constructor call
-OUTSIDE: dict[str, Any] = {"seed": int, "rerun": bool, "outputs": str, "data_root": str | None}
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+OUTSIDE: dict[str, Any] = {"seed": Seed, "rerun": bool, "outputs": str, "data_root": str | None}
 
 
 def near(word: str, words: Sequence[str]) -> str:

@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import StrategyRegistry
 
 from esolab.errors import BadInput
 from esolab.methods.base import Method
@@ -45,6 +47,13 @@ class Trainer:
     def __post_init__(self) -> None:
         if self.devices not in (1, "1") and not (isinstance(self.devices, list) and len(self.devices) == 1):
             raise BadInput(f"trainer.devices={self.devices}: a run uses one device for now; give 1 or [N]")
+        if self.strategy not in ("auto", *StrategyRegistry.available_strategies()):
+            raise BadInput(f"trainer.strategy={self.strategy}: no strategy of Lightning's; give auto, or one as ddp")
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise BadInput("trainer.accelerator=gpu: torch finds no GPU here; give auto or cpu")
+        if isinstance(self.devices, list) and (self._accelerator == "cpu" or self.devices[0] not in _gpus()):
+            found = ", ".join(map(str, _gpus())) if self._accelerator == "gpu" else "none are used"
+            raise BadInput(f"trainer.devices={self.devices}: no such GPU (here: {found}); give 1")
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of the whole run, the length of the learning-rate schedule."""
@@ -62,23 +71,37 @@ class Trainer:
         return ("gpu" if torch.cuda.is_available() else "cpu") if self.accelerator == "auto" else self.accelerator
 
     def build(self, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
-        """Lightning's trainer, writing below the run's folder only."""
-        return pl.Trainer(
-            default_root_dir=folder,
-            max_epochs=self.epochs,
-            max_steps=self.max_steps or -1,
-            accelerator=self._accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            precision=self.precision,
-            logger=loggers,
-            callbacks=callbacks,
-            enable_progress_bar=False,  # ours shows the whole run
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            use_distributed_sampler=False,
-        )
+        """Lightning's trainer, writing below the run's folder only.
+
+        Raises:
+            BadInput: Lightning refuses these settings, such as a strategy whose package is not installed.
+        """
+        try:
+            return pl.Trainer(
+                default_root_dir=folder,
+                max_epochs=self.epochs,
+                max_steps=self.max_steps or -1,
+                accelerator=self._accelerator,
+                devices=self.devices,
+                strategy=self.strategy,
+                precision=self.precision,
+                logger=loggers,
+                callbacks=callbacks,
+                enable_progress_bar=False,  # ours shows the whole run
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1,
+                use_distributed_sampler=False,
+            )
+        except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+            said = f"trainer.strategy={self.strategy} trainer.precision={self.precision}"
+            raise BadInput(
+                f"{said}: Lightning refuses them ({' '.join(str(error).split())}); give auto, 32-true"
+            ) from error
+
+
+def _gpus() -> range:
+    return range(torch.cuda.device_count())
 
 
 class ShowProgress(pl.Callback):

@@ -114,6 +114,7 @@ def test_what_only_looks_like_an_integer_is_a_wrong_type(override: str) -> None:
     ("override", "what"),
     [
         ("seed=abc", "valid integer"),
+        ("seed=5000000000", "less than 4294967296"),  # numpy and Lightning refuse it when the run has begun
         ("rerun=maybe", "valid boolean"),
         ("sft.reduction=token_men", "'token_mean', 'seq_sum' or 'seq_mean'"),  # silently another loss
         ("protocol.normalise=lokal", "'global' or 'local'"),
@@ -127,6 +128,7 @@ def test_values_outside_of_a_constructor_call_are_checked_too(override: str, wha
 def test_out_of_range() -> None:
     agree(
         misfits(
+            "seed=-1",
             "method.lam=-0.1",
             "sampling.temperatures=[0,1,-1,1]",
             "sampling.top_p=1.5",
@@ -137,6 +139,7 @@ def test_out_of_range() -> None:
             "optimizer.clip=0",
         ),
         [
+            "seed=-1: input should be greater than or equal to 0",
             "method.lam=-0.1: input should be greater than or equal to 0",
             "sampling.temperatures.0=0: input should be greater than 0",
             "sampling.top_p=1.5: input should be less than or equal to 1",

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from esolab.batch import Batch, Rollout, Tokens
+from esolab.errors import BadInput
 from esolab.methods.base import Optimizer, Parts
 from esolab.methods.eso import ESO
 from esolab.methods.sft import SFT
@@ -58,6 +59,37 @@ def test_a_trainer_writes_below_its_folder_only(tmp_path: Path, monkeypatch: pyt
     assert trainer.default_root_dir == str(tmp_path / "run")
     assert trainer.num_sanity_val_steps == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "foo"}, "trainer.strategy=foo: no strategy of Lightning's; give auto"),
+        ({"accelerator": "gpu"}, "trainer.accelerator=gpu: torch finds no GPU here; give auto or cpu"),
+        ({"devices": [0], "accelerator": "cpu"}, r"trainer.devices=\[0\]: no such GPU \(here: none are used\); give 1"),
+    ],
+)
+def test_a_machine_that_is_not_there_is_refused_before_anything_is_built(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadInput, match=message):
+        Trainer(**settings)
+
+
+def test_a_gpu_is_one_of_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Trainer(devices=[1]).device.type == "cuda"
+    with pytest.raises(BadInput, match=r"trainer.devices=\[2\]: no such GPU \(here: 0, 1\); give 1"):
+        Trainer(devices=[2])
+
+
+def test_what_lightning_refuses_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(
+        BadInput, match=r"trainer.strategy=fsdp .*: Lightning refuses them \(The strategy `fsdp` requires"
+    ):
+        Trainer(strategy="fsdp", accelerator="cpu").build(tmp_path, [], [])
 
 
 def test_metrics_file_takes_columns_as_they_come(tmp_path: Path) -> None:
