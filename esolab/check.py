@@ -18,6 +18,8 @@ from esolab.errors import BadInput
 
 build = partial(instantiate, _convert_="all")  # only plain Python crosses the border
 
+FROM_ESOLAB = ("parts", "folder", "config")  # arguments that a run gives to what is built in parts
+
 # types of what stands outside of a constructor call
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 OUTSIDE: dict[str, Any] = {"seed": Seed, "rerun": bool, "outputs": str, "data_root": str | None}
@@ -27,6 +29,20 @@ def near(word: str, words: Sequence[str]) -> str:
     """The words `, did you mean X?` for the nearest X, nothing where none is near."""
     found = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f", did you mean {found[0]}?" if found else ""
+
+
+def near_key(key: str, keys: Sequence[str]) -> str:
+    """The same for a key in full: `lam` is near method.lam. The last part has to be alike, or else nearly all of it."""
+    last = key.rpartition(".")[2]
+    alike = {k: _alike(last, k.rpartition(".")[2]) for k in keys}
+    found = sorted((alike[k] + _alike(key, k), k) for k in keys if alike[k] >= 0.6) or [
+        (_alike(key, k), k) for k in keys if _alike(key, k) >= 0.8
+    ]
+    return f", did you mean {max(found)[1]}?" if found else ""
+
+
+def _alike(word: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, word, other).ratio()
 
 
 def check(config: dict[str, Any]) -> Iterator[str]:
@@ -75,6 +91,15 @@ def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, node
 
 
+def settable(node: Any) -> list[str]:
+    """What can be given to the constructor that a node names; nothing where it cannot be imported."""
+    try:
+        names = inspect.signature(get_object(node["_target_"])).parameters
+    except Exception:  # no constructor call, or whatever an unknown module raises on import
+        return []
+    return [name for name in names if name not in FROM_ESOLAB]
+
+
 def _fit(path: str, node: dict[str, Any]) -> Iterator[str]:
     """One node against the signature of its target: names, then types and ranges."""
     try:
@@ -86,17 +111,18 @@ def _fit(path: str, node: dict[str, Any]) -> Iterator[str]:
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target if is_dataclass(target) else function, include_extras=True)
     arguments = {k: v for k, v in node.items() if k not in ("_target_", "_partial_")}
-    settable = [f"{path}.{name}" for name in parameters if name not in ("self", "parts", "folder", "config")]
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
+    known = [f"{path}.{name}" for name in settable(node)]
     for key, value in arguments.items():
         if key not in parameters:
-            yield f"{path}.{key}: unknown key{near(f'{path}.{key}', settable)}"
+            yield f"{path}.{key}: unknown key{near_key(f'{path}.{key}', known)}"
         elif key in hints and not (isinstance(value, dict) and "_target_" in value):
             yield from _misfit(f"{path}.{key}", value, hints[key])
     needed = [p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    for parameter in needed if not node.get("_partial_") else []:
-        if parameter.name not in arguments:
+    given = [*arguments, *(FROM_ESOLAB if node.get("_partial_") else ())]
+    for parameter in needed:
+        if parameter.name not in given:
             yield f"{path}.{parameter.name}: no value; give {path}.{parameter.name}=..."
 
 

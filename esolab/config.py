@@ -15,11 +15,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from esolab.check import build as build
-from esolab.check import check, near
+from esolab.check import check, near, near_key, settable
 from esolab.errors import BadInput
 
 HERE = Path(__file__).parent
@@ -41,6 +42,30 @@ def resolve(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
     config, misfits = _compose(overrides, name)
     misfits += check(config)
     if misfits:
+        raise BadInput("\n".join(_once(misfits)))
+    return config
+
+
+def load(file: Path) -> dict[str, Any]:
+    """A resolved configuration, as `resolve` made it, from a run's config.yaml.
+
+    Raises:
+        BadInput: it is something else, or does not fit.
+    """
+    wanted = "give the config.yaml of a run's folder"
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(file))
+        config: dict[str, Any] = dict(found) if isinstance(found, dict) else {}  # type: ignore[arg-type]
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise BadInput(f"--resolved {file}: cannot be read ({' '.join(str(error).split())}); {wanted}") from error
+    whole = resolve([])
+    missing = [key for key in whole if key not in config]
+    if not missing:
+        missing = [f"choices.{key}" for key in whole["choices"] if key not in (config["choices"] or ())]
+    if missing:
+        said = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BadInput(f"--resolved {file}: has no {said}; {wanted}")
+    if misfits := list(check(config)):
         raise BadInput("\n".join(_once(misfits)))
     return config
 
@@ -101,6 +126,10 @@ def _hydra() -> Iterator[None]:
 
 def _fitting(overrides: Sequence[str], name: str) -> tuple[list[str], list[str]]:
     """Overrides that compose, and a line for each that does not. Group choices come first, as values hang on them."""
+    deleted = [o for o in overrides if re.match(r"~(?!hydra\b|experiments\b)[^.=]+(\.[^.=]+)?(=|$)", o)]
+    if deleted:
+        rest = _fitting([o for o in overrides if o not in deleted], name)
+        return rest[0], [*map(_needed, deleted), *rest[1]]
     try:
         compose(name, list(overrides))
         return list(overrides), []
@@ -123,6 +152,12 @@ def _fitting(overrides: Sequence[str], name: str) -> tuple[list[str], list[str]]
     return good, misfits
 
 
+def _needed(deletion: str) -> str:
+    """What to say to one who takes away what every run has."""
+    key = deletion[1:].partition("=")[0]
+    return f"{deletion}: a run needs {key}; leave {deletion} out, or give another value with {key}=..."
+
+
 def _is_choice(override: str) -> bool:
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
     return bool(key) and (CONF / key).is_dir()
@@ -140,17 +175,21 @@ def _explain(override: str, error: Exception, base: Any) -> str:
             return f"{key}={value}: no such choice{near(value, choices) or ';'} choices: {', '.join(choices)}"
     if "not in struct" in text or "not in the defaults list" in text.lower() or "Could not override" in text:
         config = base()
-        return f"{override}: unknown key{near(key, list(_keys(OmegaConf.to_container(config))))}"
+        keys, (parent, _, last) = dict(_items(OmegaConf.to_container(config))), key.rpartition(".")
+        if last in settable(keys.get(parent)):
+            return f"{override}: no key of {parent}'s yaml, but its constructor has it; give +{key}={value}"
+        return f"{override}: unknown key{near_key(key, list(keys))}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         text = str(error.__cause__)
     return f"{override}: {' '.join(text.split())}"
 
 
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+def _items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key in full with its value, groups included."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
+            yield f"{prefix}{key}", value
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def _plain(overrides: list[str], name: str) -> tuple[dict[str, Any], list[str]]:
@@ -158,15 +197,16 @@ def _plain(overrides: list[str], name: str) -> tuple[dict[str, Any], list[str]]:
     choices = {k: v for k, v in composed.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    misfits = [f"{key}: no value; give {key}=..." for key in sorted(OmegaConf.missing_keys(composed))]
-    for misfit in misfits:
-        OmegaConf.update(composed, misfit.partition(":")[0], None)
+    missing = sorted(key for key, value in _items(OmegaConf.to_container(composed)) if value == MISSING)
+    misfits = [f"{key}: no value; give {key}=..." for key in missing]
+    for key in missing:
+        OmegaConf.update(composed, key, None)
     try:
         config = typing.cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         return {}, [*misfits, f"{error.full_key}: {str(error).splitlines()[0]}"]
-    known = set(compose(name))
-    misfits += [f"{key}: unknown key{near(key, sorted(known))}" for key in sorted(set(config) - known)]
+    known = dict(_items(OmegaConf.to_container(compose(name))))
+    misfits += [f"{key}: unknown key{near_key(key, list(known))}" for key in sorted(set(config) - set(known))]
     config["choices"] = choices
     config["slug"] = slug(overrides)
     if "data" in config.get("evaluation", ()):

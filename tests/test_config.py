@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from esolab.check import check
 from esolab.config import CONF, resolve, slug
 from esolab.errors import BadInput
 
@@ -45,6 +46,44 @@ def test_unknown_keys_come_with_the_nearest_right_one() -> None:
         ],
     )
     assert "zzzzzz=1: unknown key" in found  # nothing is near: nothing is suggested
+
+
+def test_a_key_at_the_wrong_place_comes_with_the_right_one() -> None:
+    agree(
+        misfits("lam=0.5", "lamm=0.1", "method.kk=2", "model.n_layer=2", "seeds=1"),
+        [
+            "lam=0.5: unknown key, did you mean method.lam?",
+            "lamm=0.1: unknown key, did you mean method.lam?",
+            "method.kk=2: unknown key, did you mean sampling.k?",
+            "model.n_layer=2: unknown key, did you mean model.architecture.n_layer?",
+            "seeds=1: unknown key, did you mean seed?",
+        ],
+    )
+    assert misfits("+lam=0.5") == ["lam: unknown key, did you mean method.lam?"]
+
+
+def test_a_key_that_the_yaml_leaves_out_is_told_how_to_give_it() -> None:
+    (found,) = misfits("model.dtype=float16")
+    assert found.endswith("no key of model's yaml, but its constructor has it; give +model.dtype=float16")
+    assert resolve(["+model.dtype=float16"])["model"]["dtype"] == "float16"
+
+
+@pytest.mark.parametrize(
+    "key", ["method", "reward", "sampling", "data", "model", "logger", "seed", "method.lam", "protocol.max_total"]
+)
+def test_what_every_run_needs_cannot_be_taken_away(key: str) -> None:
+    said = f"~{key}: a run needs {key}; leave ~{key} out, or give another value with {key}=..."
+    agree(misfits(f"~{key}", "optimizer.lr=0"), [said, "optimizer.lr=0: "])
+
+
+def test_an_architecture_may_leave_its_keys_to_transformers() -> None:
+    assert "n_head" not in resolve(["~model.architecture.n_head"])["model"]["architecture"]
+
+
+def test_what_a_constructor_needs_is_named_even_where_it_is_built_in_parts() -> None:
+    config = resolve([])
+    del config["method"]["lam"]
+    assert list(check(config)) == ["method.lam: no value; give method.lam=..."]
 
 
 def test_keys_that_are_added_by_force_are_unknown_too() -> None:
