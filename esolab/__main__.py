@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,33 +16,42 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[:1] == ["--resolved"]:
             return _resolved(arguments[1:])
+        arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
         if any(a.startswith("-") for a in arguments):
             return _hydra(arguments)
         from esolab.config import resolve
 
-        config = resolve(arguments)
-        from esolab.run import run
-
-        run(config)
+        _run(resolve(arguments))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
         return 130
     return 0
 
 
+def _run(config: dict[str, Any]) -> None:
+    """Do the run; Ctrl-C leaves it with the way to go on."""
+    from esolab.run import locate, run
+
+    try:
+        run(config)
+    except KeyboardInterrupt as stop:
+        saved = (locate(config).folder / "checkpoints" / "last.ckpt").exists()
+        what = "goes on from the last checkpoint" if saved else "starts again: no epoch was finished"
+        without = " without rerun=true" if config["rerun"] and saved else ""
+        raise KeyboardInterrupt(f"stopped; the same command{without} {what}") from stop
+
+
 def _resolved(arguments: list[str]) -> int:
     """Run a resolved configuration file, as a sweep's jobs do; nothing is composed again."""
-    from omegaconf import OmegaConf
-
+    from esolab.config import load
     from esolab.errors import BadInput
-    from esolab.run import run
 
     if len(arguments) != 1 or not Path(arguments[0]).is_file():
         raise BadInput("--resolved: give one file, the config.yaml of a run's folder")
-    run(OmegaConf.to_container(OmegaConf.load(arguments[0])))  # type: ignore[arg-type]
+    _run(load(Path(arguments[0])))
     return 0
 
 
@@ -51,7 +62,9 @@ def _hydra(arguments: list[str]) -> int:
 
     from esolab.config import CONF, judge
 
-    judge(get_args_parser().parse_args(arguments).overrides)
+    flags = get_args_parser().parse_args(arguments)
+    _refuse(flags)
+    judge(flags.overrides)
 
     def task(config: object) -> None:
         raise RuntimeError("a single run does not come here")
@@ -59,6 +72,22 @@ def _hydra(arguments: list[str]) -> int:
     sys.argv = ["esolab", *arguments]
     hydra.main(version_base="1.3", config_path=str(CONF.absolute()), config_name="config")(task)()
     return 0
+
+
+def _refuse(flags: Namespace) -> None:
+    """Say which flags of Hydra's do nothing here, before Hydra fails over them."""
+    from esolab.config import CONF
+    from esolab.errors import BadInput
+
+    for name in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+        if (value := getattr(flags, name)) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise BadInput(f"{flag} {value}: settings come from {CONF} alone; leave {flag} out and give key=value")
+    commands = [c for c in ("cfg", "info", "multirun", "shell_completion") if getattr(flags, c)]
+    if len(commands) > 1:
+        raise BadInput(f"--{commands[0]} and --{commands[1]}: give one of them")
+    if flags.cfg is None and not flags.help and (flags.resolve or flags.package):
+        raise BadInput(f"--{'resolve' if flags.resolve else 'package'}: goes with --cfg job alone; leave it out to run")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,8 @@ def main(arguments: list[str]) -> int:
         print((CONF / "evaluate.yaml").read_text(), end="")
         return 0
     try:
+        if not any(argument.startswith("policy=") for argument in arguments):
+            raise BadInput("policy: no value; give policy=DIR, a run's folder or one that save_pretrained has left")
         folder, scores = score_policy(resolve(as_in_run(arguments), "evaluate"))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)

@@ -21,7 +21,7 @@ def sweep(jobs: Sequence[Sequence[str]]) -> int:
     """Run jobs, given as overrides, one after the other; print their states and their results side by side.
 
     A job that does not fit or fails is named and the others go on. The exit code: 0 if all finished, 2 if no job's
-    configuration fits (nothing is started then), 1 otherwise.
+    configuration fits (nothing is started then), 1 otherwise. Ctrl-C ends the sweep with the way to go on.
     """
     configs = [_try(overrides) for overrides in jobs]
     problems = [problem for problem in configs if isinstance(problem, BadInput)]
@@ -40,7 +40,8 @@ def sweep(jobs: Sequence[Sequence[str]]) -> int:
             file.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
             code = subprocess.run([sys.executable, "-m", "esolab", "--resolved", str(file)]).returncode
             if code == 130 or code == -2:
-                raise KeyboardInterrupt
+                without = " without rerun=true" if config["rerun"] else ""
+                raise KeyboardInterrupt(f"stopped; the same command{without} skips finished jobs and takes up this one")
             if code == 0:
                 folders.append(locate(config).folder)
             states.append((name, "done" if code == 0 else f"failed with exit code {code}", ""))

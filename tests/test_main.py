@@ -1,6 +1,7 @@
 """The front door: light, with exit codes that scripts can trust and messages that people can use."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,9 @@ import pytest
 
 import esolab.sweep
 from esolab.__main__ import main
-from esolab.config import CONF
+from esolab.config import CONF, resolve
+from esolab.evaluate import Evaluation
+from esolab.evaluate import main as evaluate
 from esolab.report.__main__ import main as report
 from esolab.training import AfterEpoch
 
@@ -214,10 +217,29 @@ def test_ctrl_c_says_how_to_go_on(
             assert front_door(*TINY, "method=sft") == 130
         finally:
             signal.signal(signal.SIGINT, handler)
-    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("stopped; the same command starts again: no epoch was finished\n")
     assert finished(tmp_path) == []
     assert front_door(*TINY, "method=sft") == 0
     assert len(finished(tmp_path)) == 1
+
+
+def test_ctrl_c_in_a_later_epoch_or_a_repeated_run_says_what_is_true(
+    front_door: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import signal
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Evaluation, "score", interrupt)  # with dev_limit=0 only the test after training asks for it
+    for again, without in ((), ""), (("rerun=true",), " without rerun=true"):
+        try:
+            assert front_door(*TINY, "method=sft", "evaluation.dev_limit=0", *again) == 130
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        end = f"stopped; the same command{without} goes on from the last checkpoint\n"
+        assert capsys.readouterr().err.endswith(end)
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +345,7 @@ def test_an_experiment_brings_its_jobs_and_the_command_line_wins(
 
 
 def test_a_sweep_stopped_by_ctrl_c_starts_no_other_job(
-    front_door: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    front_door: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = []
 
@@ -334,6 +356,10 @@ def test_a_sweep_stopped_by_ctrl_c_starts_no_other_job(
     monkeypatch.setattr(esolab.sweep, "subprocess", SimpleNamespace(run=run))
     assert front_door("-m", "seed=0,1,2") == 130
     assert len(started) == 1
+    end = "stopped; the same command skips finished jobs and takes up this one\n"
+    assert capsys.readouterr().err.endswith(end)
+    assert front_door("-m", "rerun=true", "seed=0,1,2") == 130
+    assert capsys.readouterr().err.endswith(end.replace(" skips", " without rerun=true skips"))
 
 
 def test_a_resolved_file_is_run_as_it_is(
@@ -354,6 +380,78 @@ def test_resolved_wants_one_file(
 ) -> None:
     assert front_door(*arguments) == 2
     assert capsys.readouterr().err == "esolab: --resolved: give one file, the config.yaml of a run's folder\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1\nb: {", "cannot be read (while parsing a flow sequence"),
+        (b"\xff", "cannot be read ('utf-8' codec can't decode"),
+        (b"- 1", "has no protocol, trainer, model and 15 more"),
+        ((CONF / "method" / "eso.yaml").read_bytes(), "has no protocol, trainer, model and 15 more"),
+    ],
+)
+def test_resolved_wants_a_whole_configuration(
+    front_door: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: bytes,
+    message: str,
+) -> None:
+    (tmp_path / "job.yaml").write_bytes(content)
+    assert front_door("--resolved", "job.yaml") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"esolab: --resolved job.yaml: {message}")
+    assert err.endswith("; give the config.yaml of a run's folder\n")
+    assert err.count("\n") == 1
+
+
+def test_a_resolved_file_that_does_not_fit_says_so(
+    front_door: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = resolve(["method=sft"])
+    (tmp_path / "job.json").write_text(json.dumps({**config, "seed": -1}))
+    assert front_door("--resolved", "job.json") == 2
+    assert capsys.readouterr().err == "esolab: seed=-1: input should be greater than or equal to 0\n"
+    (tmp_path / "job.json").write_text(json.dumps({**config, "choices": {}}))
+    assert front_door("--resolved", "job.json") == 2
+    assert "has no choices.experiments, choices.logger, choices.reward and 5 more" in capsys.readouterr().err
+
+
+def test_to_run_is_what_happens_anyway(
+    front_door: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert front_door("--run", "method.lam=-1") == 2
+    assert capsys.readouterr().err == "esolab: method.lam=-1: input should be greater than or equal to 0\n"
+    assert front_door("--run", "method=sft", *TINY, "trainer.max_steps=1", "evaluation.limit=1") == 0
+    assert len(finished(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-name", "foo", "--cfg", "job"], "--config-name foo: settings come from "),
+        (["--config-dir", "/nonexistent"], "--config-dir /nonexistent: settings come from "),
+        (["--config-path=/x", "-m"], "--config-path /x: settings come from "),
+        (["--experimental-rerun", "x"], "--experimental-rerun x: settings come from "),
+        (["--resolve", "method=sft"], "--resolve: goes with --cfg job alone; leave it out to run"),
+        (["--cfg", "job", "-m"], "--cfg and --multirun: give one of them"),
+    ],
+)
+def test_flags_that_do_nothing_here_are_refused(
+    front_door: Callable[..., int], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert front_door(*arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"esolab: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["data=newswire"], ["foo"]])
+def test_to_score_a_policy_it_has_to_be_named(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert evaluate(arguments) == 2
+    message = "policy: no value; give policy=DIR, a run's folder or one that save_pretrained has left"
+    assert capsys.readouterr() == ("", f"esolab: {message}\n")
 
 
 def test_the_report_of_folders_shows_their_runs(
