@@ -119,8 +119,15 @@ def _lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row | BadInput]:
                 yield _object(place, json.loads(text))
         except UnicodeDecodeError as error:
             yield BadInput(f"{place}: not UTF-8 ({error.reason} at byte {error.start}): {shorten(line)}")
-        except json.JSONDecodeError as error:
-            yield BadInput(f"{place}: bad JSON ({error.msg} at column {error.colno}): {shorten(text)}")
+        except (ValueError, RecursionError) as error:
+            yield BadInput(f"{place}: bad JSON ({_why(error)}): {shorten(text)}")
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    """What Python's reader has against a JSON text: its grammar, a number too long for it, lists in lists in lists."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "too deeply nested" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 
 def _jsonl(path: Path) -> Iterator[Row | BadInput]:
@@ -137,8 +144,11 @@ def _json(path: Path) -> Iterator[Row | BadInput]:
         return
     try:
         values = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {error.lineno}: bad JSON ({error.msg} at column {error.colno})") from error
+    except UnicodeDecodeError:  # said by `read`
+        raise
+    except (ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise BadInput(f"{path}{line}: bad JSON ({_why(error)})") from error
     for number, value in enumerate(values, 1):
         yield _object(f"{path}, record {number}", value)
 

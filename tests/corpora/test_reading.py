@@ -63,6 +63,12 @@ def test_parquet(tmp_path: Path) -> None:
         ("f.jsonl", b'{"a": "x"}\n{"a": \n', "f.jsonl, line 2: bad JSON (Expecting value at column 6): '{\"a\":'"),
         ("f.jsonl", b'{"a": "x"}\n["a"]\n', "f.jsonl, line 2: not a JSON object but ['a']"),
         ("f.jsonl", b'{"a": "x"}\n{"a": "\xff"}\n', "f.jsonl, line 2: not UTF-8 (invalid start byte at byte 7)"),
+        (
+            "f.jsonl",
+            b'{"a": "x"}\n{"a": ' + b"1" * 5000 + b"}\n",
+            "f.jsonl, line 2: bad JSON (Exceeds the limit (4300 digits) for integer string conversion",
+        ),
+        ("f.jsonl", b'{"a": "x"}\n' + b"[" * 100_000 + b"\n", "f.jsonl, line 2: bad JSON (too deeply nested): '[[["),
         ("f.json", b'[{"a": "x"}, 7]', "f.json, record 2: not a JSON object but 7"),
         ("f.csv", b"a,b\n1,2\n3\n", "f.csv, line 3: not as many cells as the header has"),
         ("f.csv", b"a,b\n1,2\n3,4,5\n", "f.csv, line 3: not as many cells as the header has"),
@@ -80,6 +86,8 @@ def test_a_bad_record_is_named_and_the_rest_is_read(tmp_path: Path, name: str, c
     ("name", "content", "message"),
     [
         ("f.json", b'[{"a": "x"},\n {]', "f.json, line 2: bad JSON"),
+        ("f.json", b"[" + b"1" * 5000 + b"]", "f.json: bad JSON (Exceeds the limit (4300 digits)"),
+        ("f.json", b"[" * 100_000, "f.json: bad JSON (too deeply nested)"),
         ("f.json", b'["\xff"]', "f.json: cannot be read ('utf-8' codec"),
         ("f.jsonl.gz", b"no gzip", "f.jsonl.gz: cannot be read (Not a gzipped file"),
         (
