@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import transformers
 from omegaconf import OmegaConf
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from esolab import metrics, results
 from esolab.batch import Example
@@ -80,8 +80,8 @@ class TestSet:
 class Evaluation:
     """What is answered and scored; see conf/config.yaml. `data` are names of corpora."""
 
-    data: list[str] = field(default_factory=list)
-    decodings: list[str] = field(default_factory=lambda: ["sample", "greedy"])
+    data: Annotated[list[str], Field(min_length=1)] = field(default_factory=list)
+    decodings: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: ["sample", "greedy"])
     limit: PositiveInt | None = None
     dev_limit: NonNegativeInt = 200
     before: bool = False
@@ -90,6 +90,9 @@ class Evaluation:
     def __post_init__(self) -> None:
         for how in self.decodings:
             decoding(how, 1)
+        for place, names in (("data", self.data), ("decodings", self.decodings)):
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise BadInput(f"evaluation.{place}: {', '.join(map(repr, twice))} more than once; name each once")
 
     def answers(self, tests: Mapping[str, TestSet]) -> int:
         """How many answers `score` will ask for."""

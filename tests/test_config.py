@@ -230,6 +230,14 @@ def test_names_in_lists() -> None:
     agree(misfits("evaluation.decodings=[t0]"), ["evaluation.decodings: 't0' is not a decoding"])
 
 
+@pytest.mark.parametrize(("place", "name"), [("data", "newswire"), ("decodings", "greedy")])
+def test_lists_of_names_hold_each_once_and_one_at_least(place: str, name: str) -> None:
+    assert misfits(f"evaluation.{place}=[]")[0].startswith(f"evaluation.{place}=[]: list should have at least 1 item")
+    assert misfits(f"evaluation.{place}=[{name},{name}]") == [
+        f"evaluation.{place}: '{name}' more than once; name each once"
+    ]
+
+
 def test_what_cannot_be_read() -> None:
     agree(
         misfits("method.lam", "sampling.temperatures=[1", "trainer.epochs=0"),
