@@ -481,6 +481,38 @@ def test_the_report_of_nothing_is_bad_input(capsys: pytest.CaptureFixture[str], 
     assert report(["--help"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("result.json", None, "Unterminated string"),
+        ("result.json", "[1]", ""),
+        ("result.json", '{"schema": 1}', "no 'model'"),
+        ("predictions.jsonl", None, ""),
+        ("predictions.jsonl", '{"id": "x"}', "no 'data'"),
+        ("metrics.csv", "step,epoch,dev/loss\n1,0,1.0\n2,1,x", "could not convert string to float"),
+    ],
+)
+def test_the_report_of_a_damaged_run_names_the_file(
+    swept: tuple[Path, subprocess.CompletedProcess[str]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    content: str | None,
+    why: str,
+) -> None:
+    shutil.copytree(swept[0] / "outputs" / "single", tmp_path / "runs")
+    (damaged,) = (tmp_path / "runs").glob(f"method=sft*/{name}")
+    damaged.write_text(damaged.read_text()[:40] if content is None else content)
+    assert report([str(tmp_path / "runs")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"esolab: report: {damaged} is damaged ({why}")
+    assert err.endswith("; repeat its run with rerun=true, or name the other folders\n")
+    damaged.unlink()
+    if name != "result.json":
+        assert report([str(tmp_path / "runs")]) == 2
+        assert f"{name} is damaged ([Errno 2] No such file" in capsys.readouterr().err
+
+
 def test_importing_the_front_door_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`main` reads the arguments it is given, and those of the process only where it is given none."""
     monkeypatch.setattr(sys, "argv", ["esolab", "method.lam=-1"])

@@ -6,7 +6,8 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -41,14 +42,15 @@ class Run:
 
     def scores(self, data: str, decoding: str, metric: str) -> dict[tuple[str, str, str], float]:
         """One metric of every test example (id, prompt, reference), in points (x100)."""
-        lines = [
-            r for r in read_lines(self.folder / "predictions.jsonl") if (r["data"], r["decoding"]) == (data, decoding)
-        ]
-        return {(r["id"], r["prompt"], r["reference"]): 100 * r[metric] for r in lines}
+        file = self.folder / "predictions.jsonl"
+        with _whole(file):
+            lines = [r for r in read_lines(file) if (r["data"], r["decoding"]) == (data, decoding)]
+            return {(r["id"], r["prompt"], r["reference"]): 100 * r[metric] for r in lines}
 
     def dev_loss(self) -> list[float]:
         """Nats per token on the dev references after each epoch."""
-        with (self.folder / "metrics.csv").open(newline="") as file:
+        place = self.folder / "metrics.csv"
+        with _whole(place), place.open(newline="") as file:
             return [float(row["dev/loss"]) for row in csv.DictReader(file) if row.get("dev/loss")]
 
 
@@ -56,16 +58,35 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The finished runs in run folders, or in folders of them.
 
     Raises:
-        BadInput: there is none, or one is of another schema.
+        BadInput: there is none, or one is damaged or of another schema.
     """
     files = [f for folder in folders for f in sorted([*folder.glob("result.json"), *folder.glob("*/result.json")])]
     if not files:
         raise BadInput(f"report: no finished run (result.json) in {', '.join(map(str, folders))}")
-    runs = [Run(file.parent, json.loads(file.read_text())) for file in files]
-    for run in runs:
-        if run.result.get("schema") != SCHEMA:
-            raise BadInput(f"report: {run.folder} has schema {run.result.get('schema')}, this esolab reads {SCHEMA}")
+    runs = []
+    for file in files:
+        with _whole(file):
+            result = dict(json.loads(file.read_text(encoding="utf-8")))
+            if result.get("schema") != SCHEMA:
+                raise BadInput(f"report: {file.parent} has schema {result.get('schema')}, this esolab reads {SCHEMA}")
+            run = Run(file.parent, result)
+            _ = run.same, result["method"], result["scores"]  # what every table takes from it
+            runs.append(run)
     return sorted(runs, key=lambda run: run.result["method"] != "sft")  # what the others are compared with comes first
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Say it of this file when it turns out to be missing or damaged."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise BadInput(
+            f"report: {file} is damaged ({why}); repeat its run with rerun=true, or name the other folders"
+        ) from error
 
 
 def show(folders: Sequence[Path], console: Console | None = None) -> None:
