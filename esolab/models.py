@@ -224,7 +224,9 @@ def _read(what: str, load: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+    """What an error says, on one line of at most 200 characters: its reason may stand on any of its lines."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else said[:199] + "…"
 
 
 def _train_bpe(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -169,6 +170,7 @@ def _parquet(path: Path) -> Iterator[Row | BadInput]:
     import datasets
     import pyarrow
 
+    logging.getLogger("datasets.packaged_modules.parquet.parquet").disabled = True  # it logs what it raises
     try:  # streaming leaves no second copy in a cache
         records = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
         for number, columns in enumerate(records, 1):

@@ -109,6 +109,17 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, m
     assert str(caught.value).startswith(f"{tmp_path}/{message}")
 
 
+def test_a_bad_parquet_file_is_said_once(tmp_path: Path) -> None:
+    """By us: the library would log it, too."""
+    (tmp_path / "f.parquet").write_bytes(b"no parquet, but long enough")
+    code = "import sys, pathlib; from esolab.corpora.reading import read\ntry: list(read(pathlib.Path(sys.argv[1])))\n"
+    code += "except ValueError as error: print(error)"
+    command = [sys.executable, "-c", code, str(tmp_path / "f.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{tmp_path}/f.parquet: cannot be read as Parquet (")
+    assert done.stderr == ""
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"gone\.jsonl: cannot be read \(.*No such file"):
         list(read(tmp_path / "gone.jsonl"))
