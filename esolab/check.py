@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from esolab.errors import BadInput
 
+logging.getLogger("hydra.utils").disabled = True  # it logs what it raises
 build = partial(instantiate, _convert_="all")  # only plain Python crosses the border
 
 FROM_ESOLAB = ("parts", "folder", "config")  # arguments that a run gives to what is built in parts
@@ -53,6 +55,9 @@ def check(config: dict[str, Any]) -> Iterator[str]:
         if not misfits:
             try:
                 built[path] = build(node)
+                getattr(get_object(node["_target_"]), "ready", lambda: None)()  # see training.needing
+            except BadInput as error:
+                misfits = [str(error)]
             except InstantiationException as error:
                 cause = error.__cause__
                 if not isinstance(cause, ValueError):
@@ -105,7 +110,7 @@ def _fit(path: str, node: dict[str, Any]) -> Iterator[str]:
     try:
         target = get_object(node["_target_"])
     except Exception as error:  # whatever an unknown module raises on import is the message
-        yield f"{path}._target_: {node['_target_']!r} cannot be imported ({str(error).splitlines()[0]})"
+        yield f"{path}._target_: {node['_target_']!r} cannot be imported ({' '.join(str(error).split())})"
         return
     function = target.__init__ if inspect.isclass(target) else target
     parameters = inspect.signature(target).parameters
@@ -133,9 +138,17 @@ def _together(config: dict[str, Any], built: dict[str, Any]) -> Iterator[str]:
         k, needed = built["sampling"].k, getattr(get_object(method), "min_k", 1)
         if k < needed:
             yield f"sampling.k={k}: {config['choices']['method']} compares answers; give at least {needed}"
+        elif k % 2 and (said := getattr(get_object(method), "even_k", "")):
+            yield said.format(k=k)
     if "model" in built:
         try:
             positions = built["model"].max_positions
+        except BadInput as error:
+            yield str(error)
+    for corpus in (node for path, node in built.items() if path == "data" or path.startswith("corpora.")):
+        try:
+            if getattr(corpus, "path", None) or getattr(corpus, "root", None):
+                getattr(corpus, "local", lambda: None)()  # whether the place is there; nothing is read
         except BadInput as error:
             yield str(error)
     for name, node in {config["choices"]["data"]: config["data"], **config["corpora"]}.items():

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -272,6 +273,39 @@ class MetricsFile(Logger):
         self.kept, self.saved = len(self.rows), time.monotonic()
 
 
+Make = TypeVar("Make", bound=Callable[..., Any])
+
+
+def needing(ready: Callable[[], None]) -> Callable[[Make], Make]:
+    """Mark what can be built with what raises BadInput where it would fail; esolab.check asks before a run begins."""
+
+    def mark(make: Make) -> Make:
+        vars(make)["ready"] = ready
+        return make
+
+    return mark
+
+
+def _tensorboard_is_there() -> None:
+    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
+        raise BadInput(
+            "logger=tensorboard: the package is not installed; pip install 'esolab[tensorboard]', or give logger=csv"
+        )
+
+
+def _wandb_knows_us() -> None:
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    import wandb
+
+    if wandb.setup().settings.mode in ("online", "shared") and not wandb.login(prompt=False, verify=False):
+        raise BadInput(
+            "logger=wandb: no account is set up; `wandb login` sets one up, WANDB_MODE=offline in the environment "
+            "does without"
+        )
+
+
+@needing(_tensorboard_is_there)
 def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
     """Event files in the run's folder."""
     from pytorch_lightning.loggers import TensorBoardLogger
@@ -279,6 +313,7 @@ def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
     return TensorBoardLogger(folder, name="tensorboard", version="")
 
 
+@needing(_wandb_knows_us)
 def wandb_logger(
     folder: Path,
     config: Mapping[str, Any],

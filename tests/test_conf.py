@@ -37,7 +37,7 @@ def needed(group: str, choice: str, policy_folder: Path) -> list[str]:
         return [f"model.path={policy_folder}"]
     if group != "data":
         return []
-    return ["model=gpt2", *(["data.path=rows.jsonl"] if choice == "file" else [])]  # tiny has 256 positions
+    return ["model=gpt2", *([f"data.path={policy_folder}"] if choice == "file" else [])]  # tiny has 256 positions
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,9 @@ def test_the_groups_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), YAMLS)
 def test_it_composes_and_every_target_takes_its_arguments(
-    group: str, choice: str, composed: Callable[[str, str], dict[str, Any]]
+    group: str, choice: str, composed: Callable[[str, str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")  # no account
     config = composed(group, choice)
     assert config["choices"][group] == choice
     found = dict(nodes(config))

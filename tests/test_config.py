@@ -205,6 +205,12 @@ def test_out_of_range() -> None:
             "data.max_prompt=900 and data.max_response=128 of dolly: together 1028 tokens, gpt2 has 1024 positions",
         ),
         ("model=hf", "model.path: no model is named; give model.path=DIR"),
+        ("method=nes sampling.k=3", "sampling.k=3: nes perturbs in pairs; give an even number"),
+        (
+            "model.architecture.n_layer=x",
+            "model: cannot read the architecture (Validation error for field 'n_layer': TypeError: Field 'n_layer' "
+            "expected int, got str (value: 'x'))",
+        ),
         ("model=hf model.path=/no/such/folder", "model.path: '/no/such/folder' is not a folder"),
         ("model=gpt2 data=file", "data.path: no value; give data.path=..."),
     ],
@@ -212,6 +218,24 @@ def test_out_of_range() -> None:
 def test_what_does_not_fit_together(overrides: str, line: str) -> None:
     (found,) = misfits(*overrides.split(" "))
     assert found.startswith(line)
+
+
+def test_a_target_that_does_not_exist_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    (found,) = misfits("reward._target_=foo.Bar")
+    assert found.startswith("reward._target_: 'foo.Bar' cannot be imported (Error loading 'foo.Bar': ModuleNotFound")
+    assert caplog.records == []  # Hydra would log it, too
+
+
+def test_places_that_are_not_there_are_said_beside_the_rest() -> None:
+    sets = "evaluation.data=[file,vicuna]"
+    agree(
+        misfits("model=gpt2", "data=file", sets, "data.path=/nowhere", "data_root=/nowhere", "method.lam=-1"),
+        [
+            "method.lam=-1: ",
+            "data.path=/nowhere: there is no such file or folder",
+            "data_root=/nowhere: there is no such folder",
+        ],
+    )
 
 
 def test_one_answer_is_enough_for_a_method_that_does_not_sample() -> None:
@@ -301,8 +325,8 @@ def test_what_does_not_fit_together_is_said_beside_what_is_wrong_by_itself() -> 
     agree(misfits("method.lam=-1", "sampling.k=1"), ["method.lam=-1: ", "sampling.k=1: "])
 
 
-def test_the_order_of_overrides_does_not_matter() -> None:
-    assert resolve(["data.path=x.jsonl", "data.max_prompt=96", "data.max_response=24", "data=file"])["data"]["path"]
+def test_the_order_of_overrides_does_not_matter(tmp_path: Path) -> None:
+    assert resolve([f"data.path={tmp_path}", "data.max_prompt=96", "data.max_response=24", "data=file"])["data"]["path"]
     assert misfits("method.lam=0.1", "method=sft") == misfits("method=sft", "method.lam=0.1")
 
 
@@ -325,19 +349,21 @@ def test_resolving_leaves_hydra_as_it_was() -> None:
 
 
 def test_no_data_is_read_and_no_model_built_to_judge(tmp_path: Path) -> None:
-    config = resolve(["model=gpt2_medium", "data=dolly", f"data_root={tmp_path}/nowhere"])
-    assert config["data"]["root"] == f"{tmp_path}/nowhere"
+    config = resolve(["model=gpt2_medium", "data=dolly", f"data_root={tmp_path}"])
+    assert config["data"]["root"] == str(tmp_path)
+    (tmp_path / "bad.jsonl").write_text("no JSON")
+    assert resolve(["model=gpt2", "data=file", f"data.path={tmp_path}/bad.jsonl"])["model"]["id"]
 
 
-def test_evaluation_sets_other_than_the_training_corpus_get_their_own_nodes() -> None:
+def test_evaluation_sets_other_than_the_training_corpus_get_their_own_nodes(tmp_path: Path) -> None:
     sets = "evaluation.data=[dolly,self_instruct,vicuna]"
-    config = resolve(["data=dolly", "model=gpt2", sets, "data_root=/data", "data.path=/dolly.jsonl"])
+    config = resolve(["data=dolly", "model=gpt2", sets, f"data_root={tmp_path}", f"data.path={tmp_path}"])
     assert config["evaluation"]["data"] == ["dolly", "self_instruct", "vicuna"]
     assert config["corpora"].keys() == {"self_instruct", "vicuna"}
     for name, target in (("self_instruct", "SelfInstruct"), ("vicuna", "Vicuna")):
         node = config["corpora"][name]
         assert node["_target_"] == f"esolab.corpora.{name}.{target}"
-        assert node["root"] == "/data"
+        assert node["root"] == str(tmp_path)
         assert node["path"] is None
     assert resolve(["data=dolly", "model=gpt2", sets, "protocol=released"])["corpora"]["vicuna"]["max_response"] == 64
 

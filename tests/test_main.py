@@ -306,11 +306,12 @@ def test_a_job_that_fails_is_named_and_the_others_are_shown(
 ) -> None:
     rows = "".join(f'{{"prompt": "Count to {i}.", "reference": "{i}"}}\n' for i in range(40))
     (tmp_path / "there.jsonl").write_text(rows)
+    (tmp_path / "empty.jsonl").touch()
     tiny = ["data=file", *(o for o in TINY if not re.match(r"data(=|\.(train|dev|test)=)", o))]
-    assert front_door("-m", "method=sft", f"data.path={tmp_path}/there.jsonl,{tmp_path}/missing.jsonl", *tiny) == 1
+    assert front_door("-m", "method=sft", f"data.path={tmp_path}/there.jsonl,{tmp_path}/empty.jsonl", *tiny) == 1
     out, err = capsys.readouterr()
     assert len(jobs_here) == 2
-    assert re.search(r"missing\.jsonl.*: failed with exit code 2", err)
+    assert re.search(r"empty\.jsonl.*: failed with exit code 2", err)
     assert re.search(r"there\.jsonl.*: done", err)
     assert "SFT │ greedy" in out
 
@@ -318,6 +319,8 @@ def test_a_job_that_fails_is_named_and_the_others_are_shown(
 def test_a_sweep_whose_jobs_all_fail_ends_with_1_and_their_names(
     front_door: Callable[..., int], jobs_here: list[list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").touch()
     tiny = ["data=file", *(o for o in TINY if not re.match(r"data(=|\.(train|dev|test)=)", o))]
     assert front_door("-m", "method=sft", f"data.path={tmp_path}/a.jsonl,{tmp_path}/b.jsonl", *tiny) == 1
     err = capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -14,6 +15,7 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from esolab.batch import Batch, Rollout, Tokens
+from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.methods.base import Optimizer, Parts
 from esolab.methods.eso import ESO
@@ -305,6 +307,26 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield wandb
     finish()
     del wandb.codes
+
+
+def test_a_logger_that_cannot_work_is_refused_with_the_configuration(
+    wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is loaded; an account is looked for as W&B does, without a network."""
+    monkeypatch.setattr("esolab.training.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"logger=tensorboard: .*pip install 'esolab\[tensorboard\]'"):
+        resolve(["logger=tensorboard"])
+    assert resolve(["logger=wandb"])["logger"]["project"] == "esolab"  # WANDB_MODE=offline
+    monkeypatch.delenv("WANDB_MODE")
+    settings = SimpleNamespace(settings=SimpleNamespace(mode="online"))
+    monkeypatch.setattr(wandb, "setup", lambda: settings)
+    for known in (False, True):
+        monkeypatch.setattr(wandb, "login", lambda prompt, verify, known=known: known)
+        if known:
+            assert resolve(["logger=wandb"])
+        else:
+            with pytest.raises(BadInput, match=r"logger=wandb: no account.*`wandb login`.*WANDB_MODE=offline"):
+                resolve(["logger=wandb"])
 
 
 def test_wandb_runs_of_one_process_are_two_and_comparable(

@@ -112,6 +112,7 @@ class Method(pl.LightningModule):
     """
 
     min_k: ClassVar[int] = 1  # answers per prompt that the method cannot do without
+    even_k: ClassVar[str] = ""  # what to say of an odd {k}, where the method needs an even one
     sft_weight: float = 1.0  # of the likelihood term while the method's own loss is active
     readings: int = 1  # how often a prompt is read to be answered
 

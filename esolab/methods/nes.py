@@ -43,6 +43,8 @@ class NES(OnPolicy):
         temperature: at which a perturbed policy answers.
     """
 
+    even_k = "sampling.k={k}: nes perturbs in pairs; give an even number"
+
     def __init__(
         self,
         parts: Parts,
@@ -54,7 +56,7 @@ class NES(OnPolicy):
     ) -> None:
         super().__init__(parts, lam, active_epochs, keep_eos=True)
         if parts.sampling.k % 2:
-            raise BadInput(f"sampling.k={parts.sampling.k}: nes perturbs in pairs; give an even number")
+            raise BadInput(self.even_k.format(k=parts.sampling.k))
         self.sigma, self.advantage, self.readings = sigma, advantage, parts.sampling.k
         self.one = replace(parts.sampling, k=1, temperatures=[temperature])
 
