@@ -21,11 +21,12 @@ from esolab.corpora.base import Corpus, Splits
 from esolab.data import Encoded, TrainingData, encode, within
 from esolab.errors import BadInput, gather
 from esolab.evaluate import Evaluation, TestSet, reference_loss
+from esolab.loggers import MetricsFile, closing
 from esolab.methods.base import Method, Parts
 from esolab.models import Model
 from esolab.policy import Policy, Tokenizer
 from esolab.terminal import console, log, logged
-from esolab.training import AfterEpoch, KeepSamples, MetricsFile, ShowProgress, Trainer, checkpoint, closing
+from esolab.training import AfterEpoch, KeepSamples, ShowProgress, Trainer, checkpoint
 
 LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", "checkpoints/last.ckpt")
 

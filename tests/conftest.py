@@ -1,7 +1,8 @@
 """What the tests share: tiny random policies of the four exact families, a tiny tokenizer, fixture F of methods.md."""
 
+import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,26 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"REAL DATA NOT CHECKED: there is no {folder}")
     return folder
+
+
+@pytest.fixture
+def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """W&B without a network or an account, and nothing of it left behind."""
+    import wandb
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    wandb.codes = []
+    finish = wandb.finish
+
+    def finish_and_tell(exit_code: int | None = None, **others: Any) -> None:
+        wandb.codes.append(exit_code)
+        finish(exit_code=exit_code, **others)
+
+    monkeypatch.setattr(wandb, "finish", finish_and_tell)
+    yield wandb
+    finish()
+    del wandb.codes

@@ -58,7 +58,7 @@ def test_identity_changes_with_what_a_run_is(config: dict[str, Any], key: str, v
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("logger", {"_target_": "esolab.training.wandb_logger", "project": "p"}),
+        ("logger", {"_target_": "esolab.loggers.wandb_logger", "project": "p"}),
         ("choices.logger", "wandb"),
         ("outputs", "elsewhere"),
         ("rerun", True),

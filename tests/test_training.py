@@ -1,11 +1,8 @@
-"""The trainer's settings, loggers and callbacks."""
+"""The trainer's settings and callbacks."""
 
-import csv
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,34 +12,21 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from esolab.batch import Batch, Rollout, Tokens
-from esolab.config import resolve
 from esolab.errors import BadInput
+from esolab.loggers import closing, wandb_logger
 from esolab.methods.base import Optimizer, Parts
 from esolab.methods.eso import ESO
 from esolab.methods.sft import SFT
 from esolab.policy import Policy, Tokenizer
 from esolab.rewards.rouge import Rouge
 from esolab.sampling import Sampling
-from esolab.training import (
-    KeepSamples,
-    MetricsFile,
-    ShowProgress,
-    Trainer,
-    closing,
-    tensorboard_logger,
-    wandb_logger,
-)
+from esolab.training import KeepSamples, ShowProgress, Trainer
 
 CONFIG = {
     "choices": {"experiments": None, "method": "eso", "model": "tiny", "data": "newswire", "reward": "rouge"},
     "method": {"lam": 0.05},
     "seed": 3,
 }
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
@@ -92,75 +76,6 @@ def test_what_lightning_refuses_is_bad_input(tmp_path: Path) -> None:
         BadInput, match=r"trainer.strategy=fsdp .*: Lightning refuses them \(The strategy `fsdp` requires"
     ):
         Trainer(strategy="fsdp", accelerator="cpu").build(tmp_path, [], [])
-
-
-def test_metrics_file_takes_columns_as_they_come(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path / "metrics.csv")
-    file.log_metrics({"epoch": 0.0, "loss": 2.5}, step=1)
-    file.log_metrics({"epoch": 0.0, "loss": 2.25, "reward": 0.5}, step=2)
-    file.log_metrics({"epoch": 0.0, "dev/loss": 3.0}, step=2)
-    file.log_metrics({"epoch": 1.0, "loss": 2.0}, step=3)
-    file.finalize("success")
-    assert rows(tmp_path / "metrics.csv") == [
-        {"step": "1", "epoch": "0.0", "loss": "2.5", "reward": "", "dev/loss": ""},
-        {"step": "2", "epoch": "0.0", "loss": "2.25", "reward": "0.5", "dev/loss": ""},
-        {"step": "2", "epoch": "0.0", "loss": "", "reward": "", "dev/loss": "3.0"},
-        {"step": "3", "epoch": "1.0", "loss": "2.0", "reward": "", "dev/loss": ""},
-    ]
-    file.finalize("success")  # Lightning and `closing` both do
-    assert len(rows(tmp_path / "metrics.csv")) == 4
-
-
-def test_metrics_file_is_written_while_it_grows_and_complete_when_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = MetricsFile(tmp_path / "metrics.csv")
-    now = iter(range(0, 10_000, 1))
-    monkeypatch.setattr("esolab.training.time.monotonic", lambda: float(next(now)))  # each look at the clock: a second
-    for step in range(1, 131):
-        file.log_metrics({"epoch": 0.0, "loss": step / 4}, step=step)
-        assert step - len(rows(tmp_path / "metrics.csv")) < 5  # what a killed run may lose
-    file.finalize("failed")
-    assert [int(row["step"]) for row in rows(tmp_path / "metrics.csv")] == list(range(1, 131))
-    assert [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")] == [step / 4 for step in range(1, 131)]
-
-
-def test_a_resumed_metrics_file_goes_on_where_its_checkpoint_stands(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    first = MetricsFile(path)
-    for step in range(1, 6):
-        first.log_metrics({"epoch": 0.0, "loss": 1.0 * step, **({"reward": 0.5} if step == 2 else {})}, step=step)
-    first.log_metrics({"epoch": 0.0, "dev/loss": 9.0}, step=3)
-    first.finalize("failed")
-
-    second = MetricsFile(path)
-    second.start_at(3)
-    assert [row["step"] for row in rows(path)] == ["1", "2", "3", "3"]
-    second.log_metrics({"epoch": 1.0, "loss": 40.0, "entropy": 2.0}, step=4)
-    second.finalize("success")
-    assert [(row["step"], row["loss"]) for row in rows(path)] == [
-        ("1", "1.0"),
-        ("2", "2.0"),
-        ("3", "3.0"),
-        ("3", ""),
-        ("4", "40.0"),
-    ]
-    assert rows(path)[-1]["entropy"] == "2.0"
-    assert [row["reward"] for row in rows(path)] == ["", "0.5", "", "", ""]  # the columns of the first are kept
-
-
-def test_a_fresh_start_leaves_no_row_of_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    MetricsFile(path).start_at(0)  # there is nothing yet
-    first = MetricsFile(path)
-    first.log_metrics({"epoch": 0.0, "loss": 1.0}, step=1)
-    first.finalize("failed")
-    second = MetricsFile(path)
-    second.start_at(0)
-    assert rows(path) == []
-    second.log_metrics({"epoch": 0.0, "loss": 2.0}, step=1)
-    second.finalize("success")
-    assert [row["loss"] for row in rows(path)] == ["2.0"]
 
 
 @pytest.fixture
@@ -277,58 +192,6 @@ def test_progress_gives_the_terminal_back_after_an_error(eso: ESO) -> None:
     assert not show.bar.live.is_started
 
 
-def test_tensorboard_makes_event_files_in_the_runs_folder(tmp_path: Path) -> None:
-    logger = tensorboard_logger(tmp_path, CONFIG)
-    with closing([logger]):
-        logger.log_metrics({"loss": 2.0}, step=1)
-    (file,) = [path for path in tmp_path.rglob("*") if path.is_file() and "tfevents" in path.name]
-    assert file.is_relative_to(tmp_path / "tensorboard")
-    assert b"loss" in file.read_bytes()
-
-
-@pytest.fixture
-def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """W&B without a network or an account, and nothing of it left behind."""
-    import wandb
-
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.chdir(tmp_path)
-    wandb.codes = []
-    finish = wandb.finish
-
-    def finish_and_tell(exit_code: int | None = None, **others: Any) -> None:
-        wandb.codes.append(exit_code)
-        finish(exit_code=exit_code, **others)
-
-    monkeypatch.setattr(wandb, "finish", finish_and_tell)
-    yield wandb
-    finish()
-    del wandb.codes
-
-
-def test_a_logger_that_cannot_work_is_refused_with_the_configuration(
-    wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before a model is loaded; an account is looked for as W&B does, without a network."""
-    monkeypatch.setattr("esolab.training.find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"logger=tensorboard: .*pip install 'esolab\[tensorboard\]'"):
-        resolve(["logger=tensorboard"])
-    assert resolve(["logger=wandb"])["logger"]["project"] == "esolab"  # WANDB_MODE=offline
-    monkeypatch.delenv("WANDB_MODE")
-    settings = SimpleNamespace(settings=SimpleNamespace(mode="online"))
-    monkeypatch.setattr(wandb, "setup", lambda: settings)
-    for known in (False, True):
-        monkeypatch.setattr(wandb, "login", lambda prompt, verify, known=known: known)
-        if known:
-            assert resolve(["logger=wandb"])
-        else:
-            with pytest.raises(BadInput, match=r"logger=wandb: no account.*`wandb login`.*WANDB_MODE=offline"):
-                resolve(["logger=wandb"])
-
-
 def test_wandb_runs_of_one_process_are_two_and_comparable(
     tmp_path: Path, wandb: Any, eso: ESO, step: Callable[..., tuple[Batch, Rollout]]
 ) -> None:
@@ -356,30 +219,3 @@ def test_wandb_runs_of_one_process_are_two_and_comparable(
     assert wandb.codes == [0, 0]
     assert wandb.run is None
     assert not (tmp_path / "wandb").exists()
-
-
-def test_a_wandb_run_that_dies_is_marked_as_failed_and_makes_way(tmp_path: Path, wandb: Any) -> None:
-    ids = []
-
-    def die(logger: WandbLogger) -> None:
-        ids.append(logger.experiment.id)
-        raise KeyboardInterrupt
-
-    for folder in (tmp_path / "a-00000001", tmp_path / "b-00000002"):
-        folder.mkdir()
-        logger = wandb_logger(folder, CONFIG)
-        with pytest.raises(KeyboardInterrupt), closing([logger]):
-            die(logger)
-    assert ids == ["00000001", "00000002"]
-    assert wandb.codes == [1, 1]
-    assert wandb.run is None
-
-
-def test_the_group_of_a_wandb_run_is_its_experiment(tmp_path: Path, wandb: Any) -> None:
-    config = CONFIG | {"choices": CONFIG["choices"] | {"experiments": "table1"}}
-    logger = wandb_logger(tmp_path, config)
-    with closing([logger]):
-        assert logger.experiment.group == "table1"
-    logger = wandb_logger(tmp_path, config, group="mine")
-    with closing([logger]):
-        assert logger.experiment.group == "mine"
