@@ -103,9 +103,8 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
         if run.result["method"] == "sft" and len(losses) > 1:
             change = 100 * (losses[-1] / losses[-2] - 1)
             text = " ".join(f"{x:.3f}" for x in losses)
-            console.print(
-                f"{names[run.folder]}: dev loss by epoch {text}; the last epoch changed it by {change:+.1f}%."
-            )
+            line = f"{names[run.folder]}: dev loss by epoch {text}; the last epoch changed it by {change:+.1f}%."
+            console.print(line, highlight=False, soft_wrap=True)
     for line in differences(runs, names):
         console.print(line, highlight=False, soft_wrap=True)
     for run in runs:
