@@ -39,7 +39,7 @@ bench: $(VENV)/benched   ## one step beside other frameworks' (DATA=DIR has the 
 bench-all: $(VENV)/benched   ## the same, and ragged lengths, tiny, bf16, other k
 	$(BIN)/python -m esolab.bench --all --prompts $(PROMPTS) $(if $(DATA),--data $(DATA)) $(ARGS)
 
-gpu-check: install   ## what only a GPU can show: exactness, speed and memory there
+gpu-check: $(VENV)/benched   ## what only a GPU can show: exactness, speed and memory there
 	$(BIN)/python -m esolab.bench.gpu_check $(if $(DATA),--data $(DATA))
 
 $(VENV)/benched: $(VENV)/installed   # TRL, which only the race needs

@@ -56,6 +56,7 @@ class Place:
     model: Model
     corpus: Corpus  # to train on
     tests: dict[str, Corpus]  # to answer
+    fingerprints: list[str]  # of the local files of the model, of the corpus, of each test corpus
 
 
 def locate(config: Mapping[str, Any]) -> Place:
@@ -65,7 +66,7 @@ def locate(config: Mapping[str, Any]) -> Place:
     model: Model = build(config["model"])
     read = [model.fingerprint(), corpus.fingerprint(), *(c.fingerprint() for c in tests.values())]
     name = results.identity(config, read)
-    return Place(name, results.run_folder(config, name), model, corpus, tests)
+    return Place(name, results.run_folder(config, name), model, corpus, tests, read)
 
 
 def _run(config: dict[str, Any], place: Place) -> None:
@@ -119,6 +120,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
         "seed": config["seed"],
         "config_hash": place.hash,
         "setting": _setting(config, place),
+        "but_for_seed": results.identity({**config, "seed": None}, place.fingerprints),
         "scores": scores,
         "before": before,
         "train": _train_record(method, len(train), dropped, trainer),
@@ -142,7 +144,7 @@ def _setting(config: Mapping[str, Any], place: Place) -> str:
     """The identity of a run but for its method: runs that share it can be compared as methods."""
     rest = {k: v for k, v in config.items() if k not in ("method", "sampling", "reward", "protocol")}
     rest["choices"] = {**config["choices"], "method": "", "reward": ""}
-    return results.identity(rest, [place.model.fingerprint(), place.corpus.fingerprint()])
+    return results.identity(rest, place.fingerprints[:2])
 
 
 def _check_positions(model: Model, corpora: Mapping[str, Corpus], config: Mapping[str, Any]) -> None:

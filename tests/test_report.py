@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
                 "data": "d",
                 "protocol": "paper",
                 "seed": seed,
+                "but_for_seed": method,
                 "setting": f"s{seed}",
                 "scores": {"d": {"sample": row}},
                 "train": tokens,
@@ -58,6 +59,21 @@ def test_seeds_are_averaged(folder: Path) -> None:
     assert "11.00 ± 1.00" in eso
     assert "101" in eso
     assert not any(line.startswith("│ DRL") for line in summary)
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(folder: Path) -> None:
+    """Whatever their folders are called: a long name is cut, and an experiment's values are in no name."""
+    for seed in (0, 1):
+        (run,) = folder.glob(f"method=eso,seed={seed},*")
+        found = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps({**found, "but_for_seed": f"another {seed}"}))
+        run.rename(folder / f"method=eso,a-long-name-that-is-cut-{seed}{seed}{seed}")
+    console = Console(width=200, record=True, file=StringIO())
+    show([folder], console)
+    summary = console.export_text().split("over seeds")[1].splitlines()
+    assert not any(line.startswith("│ ESO") for line in summary)
+    names = label(read_runs([folder]))
+    assert len(set(names.values())) == len(names)
 
 
 def test_runs_of_one_seed_have_no_such_table(folder: Path) -> None:

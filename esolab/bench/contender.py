@@ -59,6 +59,6 @@ def now() -> float:
 
 
 def apart(rewards: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """Rewards that no two answers of a prompt share, so that no contender may leave a prompt out: random weights write
-    answers of which many score 0."""
-    return rewards + 1e-6 * torch.arange(rewards.shape[1])
+    """Rewards far from each other, so that no contender may leave a prompt out and every answer is felt in the
+    gradient: random weights write answers that score next to nothing."""
+    return rewards + torch.arange(rewards.shape[1])

@@ -29,13 +29,13 @@ def gradient_difference(setting: Setting, rollout: Rollout) -> float:
     """Norm of the difference between the gradients that lie in the policy and those of `plain` on the same answers,
     over the norm of the latter."""
     device = setting.policy.device
-    weights = [weight for weight in setting.policy.parameters() if weight.grad is not None]
-    shared = [weight.grad.clone() for weight in weights if weight.grad is not None]
+    weights = [weight for weight in setting.policy.parameters() if weight.requires_grad]
+    shared = [torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for weight in weights]
     setting.policy.zero_grad(set_to_none=True)
     plain = Plain(setting)
     with setting.autocast():
         plain.update(plain.batch, rollout.branches.to(device), rollout.advantages.to(device))
-    expected = [weight.grad for weight in weights if weight.grad is not None]
+    expected = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     pairs = list(zip(shared, expected, strict=True))
     distance = sum(float((a - b).float().square().sum()) for a, b in pairs)
     return float((distance / sum(float(b.float().square().sum()) for b in expected)) ** 0.5)

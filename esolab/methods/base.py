@@ -304,8 +304,9 @@ class Method(pl.LightningModule):
 def describe(rollout: Rollout) -> dict[str, float]:
     """What a rollout looks like: rewards, lengths in tokens, and entropy in nats per token.
 
-    The entropy is that of the distribution sampled from, estimated without bias by the mean of -log p over its own
-    samples, greedy answers left out. `reward/flat` is the share of prompts whose answers all have the same reward.
+    The entropy is that of the tempered distributions sampled from (the policy's own where the temperature is 1), a
+    consistent estimate by the mean of -log p over their own samples, greedy answers left out. `reward/flat` is the
+    share of prompts whose answers all have the same reward.
     """
     rewards, lengths = rollout.rewards, rollout.branches.lengths.float()
     drawn = rollout.temperatures > 0

@@ -121,17 +121,16 @@ def label(runs: Sequence[Run]) -> dict[Path, str]:
         rest = [word for word in own[run.folder] if word not in common and not word.startswith("method=")]
         told = methods[run.result["method"]] > 1
         names[run.folder] = " ".join([run.result["method"].upper(), *(rest if told else ())])
-    return names
+    alike = Counter(names.values())  # a folder's name holds 60 characters of the overrides
+    return {f: name if alike[name] == 1 else f"{name} {f.name.rpartition('-')[2]}" for f, name in names.items()}
 
 
 def _over_seeds(data: str, runs: Sequence[Run]) -> Table | None:
     """Runs that differ in nothing but their seed as one row: mean and standard deviation, and what they cost."""
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        words = tuple(word for word in run.words if not word.startswith(("seed=", "method=")))
-        key = (*(run.result[name] for name in ("method", "model", "data", "protocol")), words)
-        if data in run.result["scores"]:
-            groups.setdefault(key, []).append(run)
+        if data in run.result["scores"] and "but_for_seed" in run.result:
+            groups.setdefault(run.result["but_for_seed"], []).append(run)
     several = {key: group for key, group in groups.items() if len({run.result["seed"] for run in group}) > 1}
     if not several:
         return None
@@ -140,8 +139,10 @@ def _over_seeds(data: str, runs: Sequence[Run]) -> Table | None:
     table.add_column("runs")
     for head in ("seeds", *(f"ROUGE-L {how}" for how in decodings), "sampled tokens", "scored", "forward", "backward"):
         table.add_column(head, justify="right")
-    for (method, *_, words), group in several.items():
-        apart = len([key for key in several if key[0] == method]) > 1
+    methods = Counter(group[0].result["method"] for group in several.values())
+    for group in several.values():
+        method, words = group[0].result["method"], [w for w in group[0].words if not w.startswith(("seed=", "method="))]
+        apart = methods[method] > 1
         cells = [f"{len(group)}"]
         for how in decodings:
             values = [run.result["scores"][data][how]["rougeL"] for run in group if how in run.result["scores"][data]]

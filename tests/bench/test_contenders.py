@@ -64,6 +64,15 @@ def test_equal_gradients(setting, ours, contender: type[TwoPass]):
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
+def test_every_answer_is_felt_in_the_gradient(setting, ours):
+    """Without the answers' worth the gradient is another one: the equality above is not the references' alone."""
+    _, batch, rollout, expected = ours
+    setting.policy.zero_grad()
+    Plain(setting).update(batch, rollout.branches, 0 * rollout.advantages)
+    found = gradients(setting)
+    assert all((found[name] - gradient).norm() > 1e-3 * gradient.norm() for name, gradient in expected.items())
+
+
 def test_made_lengths_of_generate(setting):
     """Rows end with the end token where they were told to and nowhere else."""
     if setting.workload.stops is None:
