@@ -32,6 +32,21 @@ def test_oracles(name, expected):
     assert weigh(name)[0].tolist() == pytest.approx(expected, rel=1e-7)
 
 
+def test_reinforce_pp_beside_trls_batch_std():
+    """batch_std.adv: TRL divides by the standard deviation of the rewards, this one of the centred rewards."""
+    expected = [0.26646703408037575, -1.0658681363215032, -0.7994011022411274, 1.598802204482255]
+    assert (weigh("eso") / (R.std() + 1e-4))[0].tolist() == pytest.approx(expected, rel=1e-10)
+
+
+def test_ties_in_the_order_of_the_answers_would_be_other_ranks():
+    """shape.centered_rank.ties(argsort): what OpenAI's ES does; here ties share their rank."""
+    rewards = torch.tensor([[0.2, 0.2, 0.5, 0.1]], dtype=torch.float64)
+    places = rewards.argsort(stable=True).argsort() / 3 - 0.5
+    assert places[0].tolist() == pytest.approx([-1 / 6, 1 / 6, 0.5, -0.5])
+    shared = weigh("rank", rewards, LENGTHS[:1])
+    assert shared[0].tolist() == pytest.approx([0.0, 0.0, 0.5, -0.5])
+
+
 def test_there_are_no_others():
     assert set(advantages.BY_NAME) == set(advantages.Name.__args__)
 

@@ -87,6 +87,7 @@ def test_welleck(fixture_f, make_parts):
     loss = own.own_loss(own.scored(fixture_rollout(f)), of(f, (0, 1), (1, 2)))
     assert loss.tolist() == pytest.approx([0.38237051883239487, 0.6755713122039486], rel=1e-10)  # unlike.welleck
     assert loss.mean().item() == pytest.approx(0.5289709155185718, rel=1e-6)  # unlike.welleck seq-sum batch mean
+    assert loss.sum().item() / (2 + 3) == pytest.approx(0.2115883662072687, rel=1e-10)  # unlike.welleck token mean
     loss.sum().backward()  # the closed form p / (1 - p) * (onehot - p), for the first token of the first answer
     logits, token = f["logits"].detach()[0, 1, 0], f["tokens"][0, 1, 0]
     p = logits.softmax(-1)
@@ -192,6 +193,10 @@ def test_rrhf_with_the_best_answer_as_target(fixture_f, make_parts):
     original = RRHF(make_parts(), lam=1.0, ft_target="best")
     loss = original.own_loss(fixture_rollout(f), f["logprobs"])
     assert loss.mean().item() == pytest.approx(7.803637633815677, rel=1e-12)  # rrhf.rank+sft_best(sum), batch mean
+    target = loss - rrhf_loss((f["logprobs"].sum(-1) / f["lengths"]), f["rewards"])
+    assert target.tolist() == pytest.approx([6.6959554851121705, 6.387222581707387])  # rrhf.sft_best sum per prompt
+    means = target / f["lengths"].gather(1, f["rewards"].argmax(1, keepdim=True))[:, 0]
+    assert means.tolist() == pytest.approx([2.2319851617040567, 2.129074193902462])  # rrhf.sft_best mean per prompt
     assert original.sft_weight == 0.0
     assert RRHF(make_parts(), lam=1.0, ft_target="both").sft_weight == 1.0
 
