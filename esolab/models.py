@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.activations import GELUTanh, NewGELUActivation
 
 from esolab.batch import Tokens
 from esolab.errors import BadInput
@@ -119,8 +120,9 @@ class Model:
         Raises:
             BadInput: the folder does not hold a causal language model that esolab can score exactly.
         """
-        policy = Policy(self._random(tokenizer) if self.weights == "random" else self._pretrained()).train()
-        network = policy.network
+        network = self._random(tokenizer) if self.weights == "random" else self._pretrained()
+        fuse(network)
+        policy = Policy(network).train()
         size = policy.vocabulary
         if size < len(tokenizer.inner):
             raise BadInput(
@@ -201,6 +203,16 @@ class Model:
 
         network: PreTrainedModel = _read(f"weights of {source!r}", load)
         return network
+
+
+def fuse(network: PreTrainedModel) -> None:
+    """Take torch's own kernel for the activation that GPT-2's configs call gelu_new: the same function, which
+    transformers spells out in eight operations over the widest tensors of a layer, most of them kept for the backward.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, GELUTanh())
 
 
 def _end_ids(inner: PreTrainedTokenizerFast, folder: str) -> tuple[int, ...]:

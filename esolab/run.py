@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -264,10 +265,9 @@ def _train_record(method: Method, examples: int, dropped: int, trainer: Trainer)
 def _timing(method: Method, wall: float) -> dict[str, Any]:
     """The part `timing` of result.json, in seconds: the wall time of the process that finished, and sums by phase over
     all steps of the run, those before a resume included."""
-    steps = sorted(method.step_seconds)
     return {
         "wall_seconds": wall,
-        "step_seconds_median": steps[len(steps) // 2] if steps else None,
+        "step_seconds_median": median(method.step_seconds) if method.step_seconds else None,
         "phases": {phase: method.spent.get(phase, 0.0) for phase in ("sample", "reward", "update")},
     }
 

@@ -215,6 +215,21 @@ def test_dropout_is_set_whatever_is_stored(weights, opt_folder):
         assert policy.dropout == (rate > 0)
 
 
+def test_the_activation_of_gpt2_is_one_kernel_with_the_same_values_and_gradients():
+    policy, _ = loaded(tiny())
+    assert policy.network.config.activation_function == "gelu_new"  # also where it is saved
+    plain = AutoModelForCausalLM.from_config(policy.network.config)
+    plain.load_state_dict(policy.network.state_dict())
+    own, usual = policy.network.transformer.h[0].mlp.act, plain.transformer.h[0].mlp.act
+    assert type(own) is not type(usual)
+    inputs = torch.linspace(-9, 9, 999, dtype=torch.float64, requires_grad=True)
+    found, expected = (torch.autograd.grad(act(inputs).sum(), inputs)[0] for act in (own, usual))
+    torch.testing.assert_close(own(inputs), usual(inputs), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    ids = torch.arange(20)[None]
+    torch.testing.assert_close(policy.network(ids).logits, plain(ids).logits, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("family", sorted(EXACT))
 def test_every_familys_dropout_is_set_and_noticed(family):
     assert not loaded(tiny(family))[0].dropout

@@ -254,6 +254,26 @@ def test_answers_do_not_depend_on_batch_size_or_order(policy, prompts, monkeypat
     assert answers(turned) == [expected[i] for i in order]
 
 
+def test_answers_do_not_depend_on_how_many_of_a_prompt_grow_at_once(policy, prompts):
+    key, ladder = keys(), [0.5, 1.0, 1.5, 2.0]
+    together = answers(sample(policy, prompts, Sampling(12, temperatures=ladder), key, (3, 4, 5)))
+    for size in (1, 2):
+        parts = [
+            answers(
+                sample(
+                    policy,
+                    prompts,
+                    Sampling(12, k=size, temperatures=ladder[j : j + size]),
+                    key[:, j : j + size],
+                    (3, 4, 5),
+                )
+            )
+            for j in range(0, 4, size)
+        ]
+        chunked = [[answer for part in parts for answer in part[b]] for b in range(len(key))]
+        assert chunked == together
+
+
 def test_answers_do_not_depend_on_padding_of_the_prompts(make_policy, prompts):
     policy, sampling = make_policy("opt"), Sampling(max_new_tokens=6, k=2)
     noise = torch.randint(23, prompts.ids.shape, generator=torch.Generator().manual_seed(9))

@@ -14,7 +14,7 @@ from esolab.bench import job as of
 from esolab.bench.job import Job
 from esolab.bench.machine import cores, describe
 from esolab.bench.race import Heat, run
-from esolab.bench.table import explain, tables
+from esolab.bench.table import NOTE, explain, tables
 from esolab.errors import BadInput
 from esolab.terminal import console
 
@@ -75,8 +75,9 @@ def _some(known: tuple[str, ...]) -> Any:
 def heats(options: argparse.Namespace, contenders: list[str]) -> list[Heat]:
     """What is to be run, the headline first."""
     shared = {"prompts": options.prompts, "max_new": options.max_new, "threads": options.threads, "data": options.data}
+    others = [f"esolab-k{k}" for k in (2, 8) if k != options.k] if options.all and "esolab" in contenders else []
     made = [
-        Heat(Job(work, "", model, dtype, lengths, k=options.k, **shared), contenders, options.rounds)
+        Heat(Job(work, "", model, dtype, lengths, k=options.k, **shared), contenders + others, options.rounds)
         for model in options.models
         for dtype in options.dtypes
         for lengths in options.lengths
@@ -85,9 +86,8 @@ def heats(options: argparse.Namespace, contenders: list[str]) -> list[Heat]:
     if options.all:
         for work in options.workloads:
             base = Job(work, "", k=options.k, **shared)
-            others = [replace(base, lengths="ragged"), replace(base, model="tiny"), replace(base, dtype="bfloat16")]
-            made += [Heat(job, contenders, 1) for job in others]
-            made += [Heat(replace(base, k=k), ["esolab"], 1) for k in (2, 8) if k != options.k]
+            more = [replace(base, lengths="ragged"), replace(base, model="tiny"), replace(base, dtype="bfloat16")]
+            made += [Heat(job, contenders, 1) for job in more]
     once: dict[Job, Heat] = {}
     for heat in made:
         once.setdefault(heat.job, heat)
@@ -122,10 +122,11 @@ def race(options: argparse.Namespace, arguments: list[str]) -> int:
     if not contenders:
         raise BadInput("--contenders: nobody is left to run; install trl or name another")
     head = {"machine": describe(options.threads), "command": shlex.join(["python", "-m", "esolab.bench", *arguments])}
-    result = run(heats(options, contenders), options.out, head)
+    head["note"] = NOTE
+    result = run(heats(options, contenders), options.out / "result.json", head)
     for table in tables(result["rows"]):
         console.print(table)
-    for line in explain(result):
+    for line in [*explain(result), NOTE]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if result["failed"] else 0
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from esolab.batch import Batch, Tokens
 from esolab.bench.contender import WARM_PROMPT
 from esolab.bench.generation import generate, pad_left
-from esolab.bench.job import Tokens as Counts
 from esolab.bench.setting import Setting
 from esolab.bench.twopass import TwoPass
 
@@ -23,7 +22,7 @@ from esolab.bench.twopass import TwoPass
 class Authors(TwoPass):
     """The released loop."""
 
-    micro_batch = 2  # prompts of a scoring pass, k rows each; an SFT pass takes as many rows
+    references_at_once, prompts_at_once = 8, 2  # 8 rows of 4 answers either way
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -45,23 +44,6 @@ class Authors(TwoPass):
         width = int(lengths.max())
         padded = [F.pad(part.ids, (0, width - part.ids.shape[-1])) for part in parts]
         return Tokens(torch.cat(padded, 1), lengths.to(ids.device))
-
-    def update(self, batch: Batch, answers: Tokens, fitness: Float[Tensor, "B K"]) -> Counts:
-        """SFT on the references, then ESO on the answers."""
-        total, references, scored = batch.references.lengths.sum(), 0, 0
-        for start in range(0, len(batch), self.micro_batch * self.k):
-            part = slice(start, start + self.micro_batch * self.k)
-            logprobs, count = self.logprobs(batch.prompts[part], batch.references[part])
-            torch.autograd.backward(-logprobs.sum() / total)
-            references += count
-        for start in range(0, len(batch), self.micro_batch):
-            part = slice(start, start + self.micro_batch)
-            flat = Tokens(answers.ids[part].flatten(0, 1), answers.lengths[part].flatten())
-            logprobs, count = self.logprobs(batch.prompts[part].repeat(self.k), flat)
-            own = -(fitness[part] * logprobs.view(-1, self.k)).sum()
-            torch.autograd.backward(self.setting.lam * own / len(batch))
-            scored += count
-        return Counts(int(batch.prompts.lengths.sum()), int(answers.lengths.sum()), scored, references)
 
     def logprobs(self, prompts: Tokens, responses: Tokens) -> tuple[Float[Tensor, "R"], int]:
         """Log-prob of each response from the logits of whole rows, and how many tokens were counted."""

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from esolab.batch import Tokens
 
@@ -23,21 +29,26 @@ class Temperatures(LogitsProcessor):
         return scores / self.temperatures
 
 
-class EndAt(LogitsProcessor):
-    """Each row's `stops`-th new token is the end token, and no earlier one is."""
+class EndAt(StoppingCriteria):
+    """Each row ends after so many new tokens of its own; `generate` writes padding from there on."""
 
-    def __init__(self, stops: Int[Tensor, "R"], eos: int) -> None:
-        self.stops, self.eos = stops, eos
+    eos_token_id = None  # `generate` pads ended rows where a criterion has this attribute
+
+    def __init__(self, stops: Int[Tensor, "R"]) -> None:
+        self.stops = stops
         self.before: int | None = None  # places of the prompts
 
-    def __call__(self, input_ids: Int[Tensor, "R L"], scores: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        """`generate` calls this before it draws."""
+    def __call__(self, input_ids: Int[Tensor, "R L"], scores: Any, **_: Any) -> Bool[Tensor, "R"]:
+        """`generate` calls this after each token."""
         if self.before is None:
-            self.before = input_ids.shape[1]
-        last = self.stops == input_ids.shape[1] - self.before + 1
-        scores = scores.masked_fill(last[:, None], -torch.inf)
-        scores[:, self.eos] = torch.where(last, 0.0, -torch.inf)
-        return scores
+            self.before = input_ids.shape[1] - 1
+        return self.stops <= input_ids.shape[1] - self.before
+
+
+def close(answers: Int[Tensor, "R T"], stops: Int[Tensor, "R"], eos: int) -> Int[Tensor, "R T"]:
+    """Answers whose one end token is their `stops`-th: what random weights wrote there counts for nothing."""
+    answers = answers.masked_fill(answers == eos, 0)
+    return answers.scatter(1, stops[:, None] - 1, eos)
 
 
 def pad_left(prompts: Tokens, width: int | None = None) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:
@@ -60,29 +71,35 @@ def generate(
 ) -> Tokens:
     """One `generate` call for K answers to each prompt, at one temperature each: Tokens [B, K, T].
 
-    With an `eos` every answer is made to end with it at its length; without one all have the longest length.
+    With an `eos` every answer is made to end with it at its length; without one all have the longest length. The
+    lengths returned are those found in the answers.
     """
     batch, k = lengths.shape
     limit = int(lengths.max())
     processors = LogitsProcessorList()
     if len(set(temperatures)) > 1:
         processors.append(Temperatures(torch.tensor(temperatures, device=ids.device).repeat(batch)))
-    if eos is not None:
-        processors.append(EndAt(lengths.flatten().to(ids.device), eos))
+    stops = lengths.flatten().to(ids.device)
     config = GenerationConfig(
         do_sample=True,
         temperature=temperatures[0] if len(set(temperatures)) == 1 else 1.0,
         top_k=0,
         max_new_tokens=limit,
         num_return_sequences=k,
-        eos_token_id=eos,
+        eos_token_id=None,
         pad_token_id=0,
     )
     with torch.inference_mode():
         rows = network.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList([] if eos is None else [EndAt(stops)]),
         )
     answers = rows[:, ids.shape[1] :].clone()  # what inference mode made cannot be part of a graph
-    if answers.shape != (batch * k, limit):
-        raise RuntimeError(f"generate returned answers of shape {tuple(answers.shape)}, not {(batch * k, limit)}")
-    return Tokens(answers.view(batch, k, limit), lengths.to(ids.device))
+    found = torch.full_like(stops, answers.shape[1])
+    if eos is not None:
+        answers = close(answers, stops, eos)
+        found = (answers == eos).int().argmax(1) + 1
+    return Tokens(answers.view(batch, k, -1), found.view(batch, k))

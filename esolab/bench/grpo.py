@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import LogitsProcessorList
+from torch import Tensor
+from transformers import StoppingCriteriaList
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import utils as trl_utils
 
 from esolab.batch import Batch
 from esolab.bench.contender import Clock, apart, now, small
-from esolab.bench.generation import EndAt
+from esolab.bench.generation import EndAt, close
 from esolab.bench.job import Measured
 from esolab.bench.job import Tokens as Counts
 from esolab.bench.setting import Setting
@@ -36,7 +37,7 @@ class Timed(GRPOTrainer):  # type: ignore[misc]
 
     clock: Clock
     total = 0.0
-    sampled = scored = 0
+    read = sampled = scored = 0
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """A micro-batch; the first of a step samples and rewards for all of them."""
@@ -48,6 +49,7 @@ class Timed(GRPOTrainer):  # type: ignore[misc]
     def _generate(self, prompts: list[Any]) -> Any:
         with self.clock.phase("sample"):
             made = super()._generate(prompts)
+        self.read += sum(map(len, made[0])) // self.num_generations
         self.sampled += sum(map(len, made[1]))
         return made
 
@@ -80,31 +82,41 @@ class Grpo:
 
     def _step(self, batch: Batch, max_new: int, stops: Any) -> Measured:
         network: Any = self.setting.policy.network
-        if stops is not None:
-            end = EndAt(stops.flatten().to(network.device), self.setting.tokenizer.eos[0])
-            network.generate = partial(self.plain_generate, logits_processor=LogitsProcessorList([end]))
+        network.generate = partial(self._generate, stops)
         with TemporaryDirectory() as folder:
             trainer = Timed(
                 model=network,
                 reward_funcs=self.reward,
-                args=self.arguments(folder, len(batch), max_new, fixed=stops is None),
+                args=self.arguments(folder, len(batch), max_new),
                 train_dataset=self.dataset(batch),
                 processing_class=self.inner,
             )
             trainer.clock = clock = Clock()
             trainer.train()
         clock.seconds["update"] = trainer.total - clock.seconds["sample"] - clock.seconds["reward"]
-        tokens = Counts(int(batch.prompts.lengths.sum()), trainer.sampled, trainer.scored, references=0)
+        tokens = Counts(trainer.read, trainer.sampled, trainer.scored, references=0)
         return Measured(trainer.total, clock.seconds, tokens)
 
-    def arguments(self, folder: str, prompts: int, max_new: int, fixed: bool) -> GRPOConfig:
+    def _generate(self, stops: Tensor | None, *args: Any, **settings: Any) -> Tensor:
+        """The network's `generate`, with answers of the lengths of the workload; they close with the end token, by
+        which TRL knows where an answer ends."""
+        eos, width = self.setting.tokenizer.eos[0], settings["input_ids"].shape[1]
+        if stops is not None:
+            stops = stops.flatten().to(self.setting.policy.device)
+            settings["stopping_criteria"] = StoppingCriteriaList([EndAt(stops)])
+        rows: Tensor = self.plain_generate(*args, **settings)
+        answers = rows[:, width:]
+        answers = answers.masked_fill(answers == eos, 0) if stops is None else close(answers, stops, eos)
+        return torch.cat([rows[:, :width], answers], 1)
+
+    def arguments(self, folder: str, prompts: int, max_new: int) -> GRPOConfig:
         """TRL's settings; the rest are its defaults."""
         rows = min(ROWS, prompts * self.k)
         return GRPOConfig(
             output_dir=folder,
             num_generations=self.k,
             max_completion_length=max_new,
-            generation_kwargs={"min_new_tokens": max_new} if fixed else None,
+            generation_kwargs={"eos_token_id": None},  # see _generate
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=prompts * self.k // rows,
             max_steps=1,

@@ -16,11 +16,11 @@ PHASES = ("sample", "reward", "update")
 
 @dataclass(frozen=True)
 class Job:
-    """One contender on one workload, or the machine's own rates (contender "machine").
+    """One contender on one workload, or the machine's own rates, or how exact esolab is on a device.
 
     Args:
         workload: a name of WORKLOADS.
-        contender: a name of CONTENDERS, or "machine".
+        contender: a name of CONTENDERS, "machine" or "exactness".
         model: a choice of conf/model, built with random weights.
         dtype: float32, or bfloat16 by autocast over float32 weights.
         lengths: fixed, every answer has `max_new` tokens; ragged, each ends at a length drawn from the references.

@@ -9,13 +9,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
-from esolab.bench.job import Job
+from esolab.bench.job import CONTENDERS, Job
 from esolab.bench.workloads import Workload, load, tokenizer_folder
 from esolab.config import build, resolve
 from esolab.models import Model
 from esolab.policy import Policy, Tokenizer
 from esolab.sampling import Sampling
+
+OTHERS = [name for name in CONTENDERS if name != "esolab"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,21 @@ def prepare(job: Job) -> Setting:
         config = resolve(overrides(job, str(tokenizer_folder(job.data, Path(scratch)))))
         model: Model = build(config["model"])
         tokenizer = model.load_tokenizer([])
-        policy = model.load_policy(tokenizer).to(torch.device(job.device))
+        policy = model.load_policy(tokenizer)
+    if job.contender in OTHERS:
+        policy = stock(policy)
+    policy.to(torch.device(job.device))
     workload = load(job.workload, job.data, tokenizer, job.prompts, job.k, job.lengths, job.max_new, job.max_prompt)
     return Setting(job, config, policy, tokenizer, workload)
+
+
+def stock(policy: Policy) -> Policy:
+    """The same weights in a network as transformers builds it: esolab's own changes are for esolab to show."""
+    config = policy.network.config
+    network = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    network.load_state_dict(policy.network.state_dict())
+    network.generation_config = policy.network.generation_config
+    return Policy(network)
 
 
 def overrides(job: Job, tokenizer: str) -> list[str]:

@@ -19,6 +19,9 @@ from esolab.bench.setting import Setting
 class TwoPass(ABC):
     """An ESO step in plain transformers and torch."""
 
+    references_at_once: int  # rows of an SFT pass
+    prompts_at_once: int  # of an ESO pass, k rows each
+
     def __init__(self, setting: Setting) -> None:
         self.setting, self.batch = setting, setting.workload.batch.to(setting.policy.device)
         self.network, self.k = setting.policy.network, setting.job.k
@@ -33,8 +36,28 @@ class TwoPass(ABC):
         """Answers [B, K, T] of the lengths asked for."""
 
     @abstractmethod
+    def logprobs(self, prompts: Tokens, responses: Tokens) -> tuple[Float[Tensor, "R"], int]:
+        """Log-prob of each response [R, T] after its prompt, and how many tokens it took to say so."""
+
     def update(self, batch: Batch, answers: Tokens, fitness: Float[Tensor, "B K"]) -> Counts:
-        """Add the gradients of SFT + lambda ESO; the tokens counted while scoring."""
+        """Add the gradients of SFT on the references, then of ESO on the answers."""
+        total, references, scored = batch.references.lengths.sum(), 0, 0
+        for part in self.parts(batch, self.references_at_once):
+            logprobs, count = self.logprobs(batch.prompts[part], batch.references[part])
+            torch.autograd.backward(-logprobs.sum() / total)
+            references += count
+        for part in self.parts(batch, self.prompts_at_once):
+            flat = Tokens(answers.ids[part].flatten(0, 1), answers.lengths[part].flatten())
+            logprobs, count = self.logprobs(batch.prompts[part].repeat(self.k), flat)
+            own = -(fitness[part] * logprobs.view(-1, self.k)).sum()
+            torch.autograd.backward(self.setting.lam * own / len(batch))
+            scored += count
+        return Counts(int(batch.prompts.mask.sum()), int(answers.mask.sum()), scored, references)
+
+    @staticmethod
+    def parts(batch: Batch, size: int) -> list[slice]:
+        """A batch cut into micro-batches."""
+        return [slice(start, start + size) for start in range(0, len(batch), size)]
 
     def warm_up(self) -> None:
         """A step on one short prompt with answers of two tokens."""

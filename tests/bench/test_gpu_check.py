@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from esolab.bench.exactness import differences
-from esolab.bench.gpu_check import ALLOWED, SMALL, jobs, main
+from esolab.bench.gpu_check import ALLOWED, SMALL, heats, main, show
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
@@ -26,7 +26,14 @@ def test_without_a_gpu_it_says_so_and_is_content(capsys):
 
 
 def test_the_race_on_a_gpu_has_the_papers_sizes():
-    assert {(job.model, job.prompts, job.k, job.max_prompt, job.max_new) for job in jobs(None)} == {
-        ("gpt2_medium", 16, 4, 512, 128)
+    assert {(heat.job.model, heat.job.prompts, heat.job.k, heat.job.max_prompt) for heat in heats(None)} == {
+        ("gpt2_medium", 16, 4, 512)
     }
-    assert next(job.contender for job in jobs(None)) == "esolab"
+    assert {heat.job.device for heat in heats(None)} == {"cuda"}
+    assert next(iter(heats(None))).contenders[0] == "esolab"
+
+
+def test_what_differs_fails_the_check(capsys):
+    assert show({"gradients": 1e-6}, "float32")
+    assert not show({"gradients": 1e-6, "log-probs": 1e-3}, "float32")
+    assert "DIFFERS" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from esolab.bench.table import explain, tables
 
 ROW = {
     "workload", "contender", "model", "dtype", "lengths", "seconds", "phases", "tokens", "peak_rss_bytes", "ratio",
-    "roofline",
+    "roofline", "prompts", "k",
 }  # fmt: skip
 SECONDS = {"esolab": [2.0, 4.0, 2.0], "plain": [8.0, 12.0, 20.0], "trl": [10.0, 30.0, 10.0]}
 WORK = Job("xsum", "")
@@ -28,7 +28,9 @@ def children(monkeypatch):
     """Children that answer at once; the list is of those called."""
     called = []
 
-    def child(job):
+    def child(job, seconds):
+        if seconds <= 0:
+            raise subprocess.TimeoutExpired("child", seconds)
         called.append(job)
         if job.contender == "machine":
             return {"rates": {"copy": 1.0}, "least": {"sample": 0.5, "reward": 0.0, "update": 0.5}}
@@ -42,12 +44,12 @@ def children(monkeypatch):
 
 
 def test_contenders_take_turns():
-    order = [job.contender for job in Heat(WORK, ["esolab", "plain"], 3).jobs()]
+    order = [name for name, _ in Heat(WORK, ["esolab", "plain"], 3).turns()]
     assert order == ["machine", "esolab", "plain", "machine", "plain", "esolab", "machine", "esolab", "plain"]
 
 
 def test_rows_are_medians_and_ratios_of_the_same_round(children, tmp_path):
-    result = race.run([Heat(WORK, ["esolab", "plain", "trl"], 3)], tmp_path, {"command": "race"})
+    result = race.run([Heat(WORK, ["esolab", "plain", "trl"], 3)], tmp_path / "result.json", {"command": "race"})
     esolab, plain, trl, generate = result["rows"]
     assert [r["contender"] for r in result["rows"]] == ["esolab", "plain", "trl", "generate"]
     assert (esolab["seconds"], esolab["ratio"]) == (2.0, 1.0)
@@ -63,16 +65,27 @@ def test_rows_are_medians_and_ratios_of_the_same_round(children, tmp_path):
 
 
 def test_other_k_are_measured_against_the_headline(children, tmp_path):
-    heats = [Heat(WORK, ["esolab"], 1), Heat(Job("xsum", "", k=8), ["esolab"], 1)]
-    rows = race.run(heats, tmp_path, {})["rows"]
+    rows = race.run([Heat(WORK, ["esolab", "esolab-k8"], 1)], tmp_path / "result.json", {})["rows"]
     assert [(row["contender"], row["ratio"]) for row in rows] == [("esolab", 1.0), ("esolab-k8", 4.0)]
+    assert [row["roofline"] for row in rows] == [0.5, None]  # the least is that of the work named
+    assert [job.k for job in children if job.contender == "esolab"] == [4, 8]
 
 
 def test_a_contender_that_fails_is_left_out_and_named(children, tmp_path):
-    result = race.run([Heat(WORK, ["authors", "esolab"], 2)], tmp_path, {})
+    result = race.run([Heat(WORK, ["authors", "esolab"], 2)], tmp_path / "result.json", {})
     assert [row["contender"] for row in result["rows"]] == ["esolab"]
     assert list(result["failed"].values()) == ["MemoryError: too much"]
     assert [job.contender for job in children].count("authors") == 1
+
+
+def test_who_is_not_done_in_time_is_left_out(children, tmp_path):
+    result = race.run([Heat(WORK, ["esolab"], 1)], tmp_path / "result.json", {}, until=0.0)
+    assert (result["rows"], set(result["failed"].values())) == ([], {"no time was left"})
+
+
+def test_a_child_that_takes_too_long_is_stopped(tmp_path):
+    with pytest.raises(subprocess.TimeoutExpired):
+        race.child(WORK, 0.01)
 
 
 def test_unequal_work_is_refused():
@@ -139,7 +152,7 @@ def test_all_begins_with_the_headline(children, tmp_path):
 def test_no_work_is_raced_twice():
     chosen = parser().parse_args(["--all", "--lengths", "fixed,ragged", "--workloads", "xsum"])
     jobs = [heat.job for heat in heats(chosen, ["esolab"])]
-    assert len(jobs) == len(set(jobs)) == 6
+    assert len(jobs) == len(set(jobs)) == 4
     assert [job.lengths for job in jobs[:2]] == ["fixed", "ragged"]
 
 
@@ -160,8 +173,8 @@ def test_trl_does_the_same_work_in_a_process_of_its_own(dtype, lengths):
     pytest.importorskip("trl")
     work = Job("xsum", "", model="tiny", dtype=dtype, lengths=lengths, prompts=2, max_new=30, max_prompt=20)
     heat = Heat(work, ["esolab", "trl"], 1)
-    for job in heat.jobs():
-        heat.found.setdefault(job.contender, []).append(race.child(job))
+    for name, job in heat.turns():
+        heat.found.setdefault(name, []).append(race.child(job))
     heat.check_tokens()
     assert heat.found["trl"][0]["tokens"]["references"] == 0
     assert all(row["peak_rss_bytes"] > 1e8 for row in heat.rows())
