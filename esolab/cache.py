@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,14 +19,28 @@ NAME = "esolab_branches"  # the attention that transformers calls by this name i
 _now: list[Branches] = []  # whose step is running
 
 
+@dataclass(frozen=True)
+class Read:
+    """Prompts as a network has read them: all that answers need to grow from them and to be scored after them."""
+
+    last: Float[Tensor, "B D"]  # hidden state of the last token of each
+    layers: list[Pair]  # of each layer, [B, H, P, D]
+    lengths: Int[Tensor, "B"]
+
+    @property
+    def mask(self) -> Bool[Tensor, "B P"]:
+        """True where there is a token."""
+        return torch.arange(self.layers[0][0].shape[2], device=self.lengths.device) < self.lengths[:, None]
+
+
 class Branches:
     """The attention state of k answers to each of B prompts, layer by layer; rows are prompt-major: row = b * k + j.
 
     Prompt keys and values are [B, H, P, D] and never repeated; an answer's are [B * k, H, limit, D], written in place.
     """
 
-    def __init__(self, prompt: list[Pair], mask: Bool[Tensor, "B P"], k: int, limit: int) -> None:
-        self.prompt, self.mask = prompt, mask
+    def __init__(self, read: Read, k: int, limit: int) -> None:
+        self.prompt, self.mask = read.layers, read.mask
         self.k, self.limit, self.length = k, limit, 0
         self.own: dict[int, Pair] = {}
 
@@ -81,15 +96,23 @@ class Branches:
         return (out + weights[..., width:] @ values).reshape(rows, 1, heads, size)
 
 
-def stack(pieces: list[list[Pair]], width: int, order: Int[Tensor, "B"]) -> list[Pair]:
-    """Keys and values of groups of prompts, layer by layer, as [B, H, width, D] in another order."""
+def gather(reads: Sequence[tuple[list[int], Read]]) -> Read:
+    """Groups of prompts as one, in the order of the rows that they are, without gradients."""
+    order = torch.tensor([row for rows, _ in reads for row in rows], device=reads[0][1].lengths.device).argsort()
+    width = max(read.layers[0][0].shape[2] for _, read in reads)
+
+    def joined(xs: Iterable[Tensor]) -> Tensor:
+        return torch.cat([x.detach() for x in xs])[order]
 
     def wide(xs: Iterable[Tensor]) -> Tensor:
-        return torch.cat([F.pad(x, (0, 0, 0, width - x.shape[2])) for x in xs])[order]
+        return joined(F.pad(x, (0, 0, 0, width - x.shape[2])) for x in xs)
 
-    return [
-        (wide(keys), wide(values)) for keys, values in (zip(*layer, strict=True) for layer in zip(*pieces, strict=True))
-    ]
+    pairs = (zip(*layer, strict=True) for layer in zip(*(read.layers for _, read in reads), strict=True))
+    return Read(
+        joined(read.last for _, read in reads),
+        [(wide(keys), wide(values)) for keys, values in pairs],
+        joined(read.lengths for _, read in reads),
+    )
 
 
 def _attend(

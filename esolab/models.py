@@ -27,6 +27,7 @@ from transformers import (
 from transformers.activations import GELUTanh, NewGELUActivation
 
 from esolab.batch import Tokens
+from esolab.cache import Branches
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
 from esolab.policy import DROPOUTS, Policy, Tokenizer
@@ -265,9 +266,11 @@ def _check_tree(policy: Policy) -> None:
     try:
         with torch.no_grad():
             tree = branch_logprobs(policy, prompts, branches)
-            _, state = policy.read(Tokens(ids[:, 0], torch.full_like(ids[:, 0, 0], 4)), 2, 1)
+            read = policy.read(Tokens(ids[:, 0], torch.full_like(ids[:, 0, 0], 4)))
             with policy.growing():
-                grown = policy.step(ids[:, 1:, 0].flatten(), torch.full_like(ids[:, 1:, 0].flatten(), 4), state)
+                grown = policy.step(
+                    ids[:, 1:, 0].flatten(), torch.full_like(ids[:, 1:, 0].flatten(), 4), Branches(read, 2, 1)
+                )
             for b in range(2):
                 for k in range(2):
                     p, t = int(prompts.lengths[b]), int(branches.lengths[b, k])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from esolab.batch import Tokens
-from esolab.cache import NAME, Branches, stack
+from esolab.cache import NAME, Branches, Read
 
 DROPOUTS = (  # what the families call their dropouts; some apply them without a module
     "resid_pdrop",
@@ -26,6 +28,9 @@ DROPOUTS = (  # what the families call their dropouts; some apply them without a
     "attention_dropout",
     "activation_dropout",
 )
+
+WORTH = {"cpu": 256, "cuda": 4096}  # places of padding that take about as long as starting another forward
+WHOLE = 1 << 31  # bytes of logits (fp32) that a forward may hold; more are made and used in pieces, in twice the time
 
 
 class Policy(nn.Module):
@@ -53,69 +58,107 @@ class Policy(nn.Module):
         """Whether a forward in training mode is random."""
         return any(getattr(self.network.config, name, 0) for name in DROPOUTS)
 
+    def read(self, prompts: Tokens) -> Read:
+        """Read prompts [B, P] in one forward. Padding follows a prompt, so that causality alone keeps it out."""
+        width = int(prompts.lengths.max())
+        positions = torch.arange(width, device=self.device).expand(len(prompts.lengths), width)
+        cache = DynamicCache(config=self.network.config)
+        hidden = self.network.base_model(
+            input_ids=prompts.ids[:, :width], position_ids=positions, past_key_values=cache, use_cache=True
+        )[0]
+        last = hidden[torch.arange(len(hidden), device=self.device), prompts.lengths - 1]
+        layers: Any = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
+        return Read(last, layers, prompts.lengths)
+
+    def read_all(self, prompts: Tokens) -> list[tuple[list[int], Read]]:
+        """Read prompts [B, P] in as many forwards as their lengths make worth while: which of them, as read."""
+        return [(rows, self.read(prompts[rows])) for rows in like_lengths(prompts.lengths)]
+
     def forward(
         self,
+        read: Read,
         ids: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B L L"],
         positions: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B L S"],
         at: Int[Tensor, "N"],
         targets: Int[Tensor, "N"],
     ) -> Float[Tensor, "N"]:
-        """Log-probability (nats, fp32, temperature 1) of each target after the place `at`, an index into the B * L
-        places of the rows. `mask[b, q, s]` says whether place q may look at place s. Only these N places meet the
-        vocabulary."""
+        """Log-probability (nats, fp32, temperature 1) of each target. Rows of L places go on after prompts of P;
+        `mask[b, q, s]` says whether place q of a row may look at place s of the P + L of its prompt and itself. `at`
+        is where the target is predicted: b is the last place of prompt b, B + b * L + q is place q of row b. Only
+        these N places meet the vocabulary."""
         body = self.network.base_model
-        hidden = body(input_ids=ids, attention_mask=mask[:, None], position_ids=positions, use_cache=False)[0]
-        logits = self.network.get_output_embeddings()(hidden.flatten(0, 1)[at])
-        return -F.cross_entropy(logits.float(), targets, reduction="none")
+        cache = DynamicCache(read.layers, config=self.network.config)
+        hidden = body(
+            input_ids=ids, attention_mask=mask[:, None], position_ids=positions, past_key_values=cache, use_cache=True
+        )[0]
+        places = torch.cat([read.last, hidden.flatten(0, 1)])[at]
+        head = self.network.get_output_embeddings()
+        if 4 * len(at) * self.vocabulary > WHOLE and head.weight.dtype == torch.float32:
+            options = torch.nn.LinearCrossEntropyOptions()
+            bias = getattr(head, "bias", None)
+            return -F.linear_cross_entropy(
+                places.float(), head.weight, targets, linear_bias=bias, reduction="none", options=options
+            )
+        return -F.cross_entropy(head(places).float(), targets, reduction="none")
 
-    def read(self, prompts: Tokens, k: int, limit: int) -> tuple[Float[Tensor, "B V"], Branches]:
-        """Read prompts [B, P]: logits (fp32) of the next token, and the state from which k answers of up to `limit`
-        tokens grow. Prompts of like length go through the network together, so that little of it is padding."""
-        logits: list[Tensor] = []
-        pieces: list[list[Any]] = []
-        groups = like_lengths(prompts.lengths)
-        for group in groups:
-            lengths = prompts.lengths[group]
-            width = int(lengths.max())  # padding follows a prompt, so that causality alone keeps it out
-            positions = torch.arange(width, device=self.device).expand(len(group), width)
-            cache = DynamicCache(config=self.network.config)
-            hidden = self.network.base_model(
-                input_ids=prompts.ids[group, :width], position_ids=positions, past_key_values=cache, use_cache=True
-            )[0]
-            last = hidden[torch.arange(len(group), device=self.device), lengths - 1]
-            logits.append(self.network.get_output_embeddings()(last).float())
-            pieces.append([(layer.keys, layer.values) for layer in cache.layers])  # type: ignore[union-attr]
-        order = torch.cat(groups).argsort()
-        width = int(prompts.lengths.max())
-        return torch.cat(logits)[order], Branches(stack(pieces, width, order), prompts.mask[:, :width], k, limit)
+    def next(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
+        """Logits (fp32) of the token after places of these hidden states."""
+        logits: Tensor = self.network.get_output_embeddings()(hidden).float()
+        return logits
 
     @contextmanager
     def growing(self) -> Iterator[None]:
-        """Inside, `step` may be called: attention layers look at the branches that a step is given."""
+        """Inside, `step` may be called: attention layers look at the branches that a step is given, and layers multiply
+        weights with rows (see `weights_first`), which autocast need not cast at every step. No weight may change."""
         usual = self.network.config._attn_implementation
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        layers = [m for m in self.network.modules() if isinstance(m, (nn.Linear, Conv1D))]
         self.network.set_attn_implementation(NAME)
+        for layer in layers:
+            weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
+            weight = weight.detach().to(dtype or weight.dtype).contiguous()
+            layer.forward = partial(weights_first, weight, layer.bias)  # type: ignore[method-assign]
         try:
             yield
         finally:
             self.network.set_attn_implementation(usual)
+            for layer in layers:
+                del layer.forward
 
     def step(self, tokens: Int[Tensor, "R"], positions: Int[Tensor, "R"], branches: Branches) -> Float[Tensor, "R V"]:
         """Logits (fp32) of the token after one more token of every answer; only inside `growing`."""
         with branches.step():
-            out = self.network(input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False)
-        logits: Tensor = out.logits[:, -1].float()
-        return logits
+            hidden = self.network.base_model(
+                input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False
+            )[0]
+        return self.next(hidden[:, -1])
 
 
-def like_lengths(lengths: Int[Tensor, "B"], least: float = 0.8) -> list[Int[Tensor, "G"]]:
-    """Rows in groups, longest first, none shorter than `least` of its group's longest."""
+def weights_first(
+    weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None, rows: Float[Tensor, "*R I"]
+) -> Float[Tensor, "*R O"]:
+    """The linear map of rows as (weight rows^T)^T: where there are few rows, matrix products are quicker with the large
+    factor first."""
+    turned = rows.flatten(0, -2).t()
+    out = weight @ turned if bias is None else torch.addmm(bias[:, None], weight, turned)
+    return out.t().view(*rows.shape[:-1], -1)
+
+
+def like_lengths(lengths: Int[Tensor, "B"], most: int | None = None) -> list[list[int]]:
+    """Rows in groups of at most so many, longest first; a group is cut where that saves more padding than another
+    forward is worth."""
+    worth = WORTH.get(lengths.device.type, WORTH["cuda"])
     order = lengths.argsort(descending=True, stable=True)
-    starts, sizes = [0], lengths[order].tolist()
+    sizes, most = lengths[order].tolist(), most or len(lengths)
+    starts = [0]
     for i, size in enumerate(sizes):
-        if size < least * sizes[starts[-1]]:
+        first = starts[-1]
+        saved = (sizes[first] - size) * (min(first + most, len(sizes)) - i)
+        if i == first + most or saved > worth:
             starts.append(i)
-    return list(order.tensor_split(starts[1:]))
+    return [part.tolist() for part in order.tensor_split(starts[1:])]
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from esolab.batch import Samples, Tokens
-from esolab.cache import Branches
+from esolab.cache import Branches, Read, gather
 from esolab.errors import BadInput
 from esolab.policy import Policy
+
+Reads = Sequence[tuple[list[int], Read]]  # which prompts, as read
 
 
 @dataclass(frozen=True)
@@ -91,28 +93,31 @@ def sample(
     keys: Int[Tensor, "B K"],
     eos: Sequence[int],
     stops: Int[Tensor, "B K"] | None = None,
+    reads: Reads | None = None,
 ) -> Samples:
     """Draw `sampling.k` answers to each prompt [B, P] until one of the `eos` ids or the length limit. An answer
-    that is as long as its `stops` ends there, too (the benchmark makes answers of known lengths).
+    that is as long as its `stops` ends there, too (the benchmark makes answers of known lengths). `reads` are the
+    prompts where they have been read already, by `Policy.read_all`.
 
     The policy is in evaluation mode without gradients meanwhile, and back as it was after, also after an error. The
     prompt is read once and its cache is never repeated; answers that have ended leave the batch.
     """
     with _frozen(policy):
-        return _sample(policy, prompts.to(policy.device), sampling, keys.to(policy.device), eos, stops)
+        whole = gather(reads or policy.read_all(prompts.to(policy.device)))
+        return _sample(policy, whole, sampling, keys.to(policy.device), eos, stops)
 
 
 def _sample(
     policy: Policy,
-    prompts: Tokens,
+    read: Read,
     sampling: Sampling,
     keys: Int[Tensor, "B K"],
     eos: Sequence[int],
     stops: Int[Tensor, "B K"] | None,
 ) -> Samples:
-    batch, k, limit, device = len(prompts.lengths), sampling.k, sampling.max_new_tokens, policy.device
+    batch, k, limit, device = len(read.lengths), sampling.k, sampling.max_new_tokens, policy.device
     ladder = torch.tensor(sampling.ladder, device=device)
-    temperature, key, start = ladder.repeat(batch), keys.flatten(), prompts.lengths.repeat_interleave(k)
+    temperature, key, start = ladder.repeat(batch), keys.flatten(), read.lengths.repeat_interleave(k)
     ends = torch.tensor(list(eos), device=device)
     stop = torch.full_like(keys, limit + 1).flatten() if stops is None else stops.to(device).flatten()
     tokens = torch.zeros(batch * k, limit, dtype=torch.long, device=device)
@@ -120,8 +125,7 @@ def _sample(
     lengths = torch.full((batch * k,), limit, device=device)
     finished = torch.zeros(batch * k, dtype=torch.bool, device=device)
 
-    logits, state = policy.read(prompts, k, limit)
-    logits = logits.repeat_interleave(k, 0)
+    logits, state = policy.next(read.last).repeat_interleave(k, 0), Branches(read, k, limit)
     rows = torch.arange(batch * k, device=device).view(batch, k)  # the answers that are still in the batch
     look = 1 if device.type == "cpu" else 8  # tokens between looks at who has ended: a look waits for the device
     with policy.growing():

@@ -111,9 +111,9 @@ def test_branches_do_not_see_each_other(policy, prompts, branches):
 
 
 def test_only_position_ids_must_fit_the_position_table(policy, ragged, plain):
-    prompts, branches = ragged([20], seed=6), ragged([[12, 12, 12, 12, 12]], seed=7)  # 75 places, 32 positions
-    tree = plant(prompts, branches)
-    assert tree.ids.shape[1] == 75
+    prompts, branches = ragged([20], seed=6), ragged([[12, 12, 12, 12, 12]], seed=7)  # 20 + 55 places, 32 positions
+    tree = plant(prompts.lengths, branches)
+    assert tree.ids.shape[1] == 55
     assert int(tree.positions.max()) == 30
     with torch.no_grad():
         scores = branch_logprobs(policy, prompts, branches)
@@ -152,10 +152,43 @@ def test_the_vocabulary_is_met_at_scored_places_only(policy, prompts, branches):
 def forwards(policy, *args):
     """Result of branch_logprobs and the row counts of the forwards it took."""
     rows = []
-    hook = policy.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    hook = policy.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[1])))
     scores = branch_logprobs(policy, *args)
     hook.remove()
     return scores, rows
+
+
+def test_prompts_that_have_been_read_are_not_read_again(policy, prompts, branches, weights, monkeypatch):
+    """Neither the values nor the gradients change, whole or in parts."""
+    expected = branch_logprobs(policy, prompts, branches)
+    whole = gradients(policy, expected, weights)
+    for micro_k in (None, 2):
+        read = policy.read(prompts)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(policy), "read", None)
+            scores = branch_logprobs(policy, prompts, branches, micro_k, read)
+            assert torch.equal(scores, expected) or micro_k
+            torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+            for name, gradient in gradients(policy, scores, weights).items():
+                assert "k_proj.bias" in name or (gradient - whole[name]).norm() <= 1e-5 * whole[name].norm(), name
+
+
+def test_logits_in_pieces_change_nothing(policy, prompts, branches, weights, monkeypatch):
+    expected = branch_logprobs(policy, prompts, branches)
+    whole, heads = gradients(policy, expected, weights), []
+    monkeypatch.setattr("esolab.policy.WHOLE", 0)
+    hook = policy.network.get_output_embeddings().register_forward_hook(lambda *_: heads.append(1))
+    scores = branch_logprobs(policy, prompts, branches)
+    hook.remove()
+    assert heads == []  # never the whole logits
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients(policy, scores, weights).items():
+        assert "k_proj.bias" in name or (gradient - whole[name]).norm() <= 1e-5 * whole[name].norm(), name
+
+
+def test_branches_that_are_all_empty_score_0(policy, prompts):
+    none = Tokens(torch.zeros(3, 2, 4, dtype=torch.long), torch.zeros(3, 2, dtype=torch.long))
+    assert torch.equal(branch_logprobs(policy, prompts, none), torch.zeros(3, 2, 4))
 
 
 def test_active_dropout_scores_one_sequence_per_row(family, make_policy, prompts, branches):

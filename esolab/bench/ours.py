@@ -50,7 +50,7 @@ class Forced(ESO):
         if self.stops is None:
             return super().draw(batch, sampling)
         keys = noise_keys(self.parts.seed, "train", self.current_epoch, batch.ids, sampling.k)
-        return sample(self.policy, batch.prompts, sampling, keys, self.parts.tokenizer.eos, self.stops)
+        return sample(self.policy, batch.prompts, sampling, keys, self.parts.tokenizer.eos, self.stops, self.reads)
 
     def training_step(self, batch: Batch, index: int) -> None:
         """A step between two looks at the clock."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.initialization import no_init_weights
 
 from esolab.bench.job import CONTENDERS, Job
 from esolab.bench.workloads import Workload, load, tokenizer_folder
@@ -68,7 +69,8 @@ def prepare(job: Job) -> Setting:
 def stock(policy: Policy) -> Policy:
     """The same weights in a network as transformers builds it: esolab's own changes are for esolab to show."""
     config = policy.network.config
-    network = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    with no_init_weights():
+        network = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     network.load_state_dict(policy.network.state_dict())
     network.generation_config = policy.network.generation_config
     return Policy(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,11 +19,12 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from esolab.batch import Batch, Rollout, join
+from esolab.cache import Read
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
-from esolab.policy import Policy, Tokenizer
+from esolab.policy import Policy, Tokenizer, like_lengths
 from esolab.rewards.base import Reward
-from esolab.sampling import Sampling
+from esolab.sampling import Reads, Sampling
 
 SftReduction = Literal["token_mean", "seq_sum", "seq_mean"]
 
@@ -126,6 +127,7 @@ class Method(pl.LightningModule):
         self.step_seconds: list[float] = []
         self.counts: Counter[str] = Counter()  # of the whole run: steps and tokens
         self.rng: tuple[Tensor, list[Tensor]] | None = None  # of a checkpoint that has been loaded
+        self.reads: Reads | None = None  # the prompts of the current step, where they are read once
         self.rewards: dict[int, list[float]] = {}  # mean reward of each step that sampled, by epoch
 
     @property
@@ -158,20 +160,31 @@ class Method(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> None:
         """One optimizer step on one Batch."""
         self.seconds.clear()
+        self.reads = self.read(batch) if self.active else None
         rollout = self.rollout(batch) if self.active else None
         with self.phase("update"):
             scored = None if rollout is None else self.scored(rollout)
             metrics = {} if rollout is None else describe(rollout) | self.watch(batch, rollout)
-            losses = self.backward_all(batch, scored)
+            losses = self.backward_all(batch, scored, reads=self.reads)
             if rollout is not None:
                 losses |= self.add_gradients(rollout)
             metrics |= self.optimizer_step_and_schedule(batch, losses)
         before = self.counts["forward_tokens"]
         self.count(batch, rollout, scored)
+        self.reads = None
         metrics |= {"loss": sum(losses.values()), **{f"loss/{term}": value for term, value in losses.items()}}
         metrics |= {f"seconds/{phase}": seconds for phase, seconds in self.seconds.items()}
         metrics["tokens_per_second"] = (self.counts["forward_tokens"] - before) / self.step_seconds[-1]
         self.record(metrics)
+
+    def read(self, batch: Batch) -> Reads | None:
+        """The prompts of a batch, read once to be answered and for the answers to be scored: no weight changes between.
+        None where that cannot be: a micro-batch is smaller than the batch, so that its prompts cannot all be held with
+        what their gradients need, or dropout makes the policy scored another than the policy sampled."""
+        if self.policy.dropout or self.parts.micro_batch < len(batch):
+            return None
+        with self.phase("sample"):
+            return self.policy.read_all(batch.prompts)
 
     def watch(self, batch: Batch, rollout: Rollout) -> dict[str, float]:
         """Numbers that show why the method moves the policy, for metrics.csv; gradients are clear before and after."""
@@ -210,35 +223,44 @@ class Method(pl.LightningModule):
         """
         prompts, branches = int(batch.prompts.lengths.sum()), [batch.references.lengths[:, None]]
         branches += [] if scored is None else [scored.branches.lengths]
-        tokens, count = sum(int(b.sum()) for b in branches), sum(b.numel() for b in branches)
-        k = count // len(batch)
-        together = 1 if self.policy.dropout else min(k, self.parts.micro_k or k)  # branches that share a prompt's row
-        scoring = -(-k // together) * prompts + tokens - count
+        tokens = sum(int(b.sum()) for b in branches)
+        inner = sum(int((b - 1).clamp(min=0).sum()) for b in branches)
+        k = sum(b.shape[1] for b in branches)
         again = self.parts.micro_k is not None and self.parts.micro_k < k  # see branch_logprobs
+        read = prompts * (k if self.policy.dropout else 1)
         self.counts["steps"] += 1
         self.counts["scored_tokens"] += tokens
-        self.counts["backward_tokens"] += scoring
-        self.counts["forward_tokens"] += scoring * (2 if again else 1)
+        self.counts["backward_tokens"] += read + inner
+        self.counts["forward_tokens"] += read + inner
+        if again:
+            self.counts["forward_tokens"] += inner + (read if self.policy.dropout else 0)
         if rollout is not None:
             sampled = int(rollout.branches.lengths.sum())
             self.counts["sampled_tokens"] += sampled
-            self.counts["forward_tokens"] += self.readings * prompts + sampled - rollout.rewards.numel()
+            self.counts["forward_tokens"] += sampled - rollout.rewards.numel()
+            self.counts["forward_tokens"] += 0 if self.reads else self.readings * prompts
         for phase, seconds in self.seconds.items():
             self.spent[phase] += seconds
         self.step_seconds.append(sum(self.seconds.values()))
 
-    def backward_all(self, batch: Batch, rollout: Rollout | None, sft_weight: float | None = None) -> dict[str, float]:
-        """Add the gradients of the whole batch, micro-batch by micro-batch; the value of each loss term."""
+    def backward_all(
+        self, batch: Batch, rollout: Rollout | None, sft_weight: float | None = None, reads: Reads | None = None
+    ) -> dict[str, float]:
+        """Add the gradients of the whole batch, micro-batch by micro-batch; the value of each loss term. `reads` are
+        its prompts where they have been read already; they serve once."""
         if sft_weight is None:
             sft_weight = 1.0 if rollout is None else self.sft_weight
         sft = sft_weights(batch.references.lengths, self.parts.sft.reduction) * self._rank_share(batch) * sft_weight
         own = None if rollout is None else self.shares(rollout)
         losses: dict[str, float] = defaultdict(float)
-        for rows in self.micro_batches(batch, rollout):
+        parts: Sequence[tuple[list[int], Read | None]] = reads or [
+            (r, None) for r in self.micro_batches(batch, rollout)
+        ]
+        for rows, read in parts:
             branches = batch.references[rows].unsqueeze()
             if rollout is not None:
                 branches = join(rollout.branches[rows], branches)
-            logprobs = branch_logprobs(self.policy, batch.prompts[rows], branches, self.parts.micro_k)
+            logprobs = branch_logprobs(self.policy, batch.prompts[rows], branches, self.parts.micro_k, read)
             terms = {"sft": -(sft[rows] * logprobs[:, -1].sum(-1)).sum()}
             if rollout is not None and own is not None:
                 terms["own"] = (own[rows] * self.own_loss(rollout[rows], logprobs[:, :-1])).sum()
@@ -252,8 +274,7 @@ class Method(pl.LightningModule):
         places = batch.prompts.lengths + batch.references.lengths
         if rollout is not None:
             places = places + rollout.branches.lengths.sum(1)
-        order = places.argsort(descending=True, stable=True).tolist()
-        return [order[i : i + self.parts.micro_batch] for i in range(0, len(order), self.parts.micro_batch)]
+        return like_lengths(places, self.parts.micro_batch)
 
     def _rank_share(self, batch: Batch) -> float:
         """This rank's tokens (or prompts) over the ranks' mean: gradients are averaged over ranks afterwards."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from esolab.batch import Batch, Rollout
+from esolab.batch import Batch, Rollout, Tokens
 from esolab.errors import BadInput
 from esolab.methods import advantages
 from esolab.methods.base import Parts
@@ -92,6 +92,14 @@ class ESO(OnPolicy):
     def weigh(self, rewards: Float[Tensor, "B K"], lengths: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """The fitness of each answer."""
         return self.advantage(rewards, lengths, self.parts.sampling.max_new_tokens)
+
+    def scored(self, rollout: Rollout) -> Rollout:
+        """Answers that are worth something: where all answers to a prompt got the same reward, nothing is learned from
+        them, and their log-probs are not needed."""
+        if self.iw:  # weights of answers without log-probs are no numbers
+            return rollout
+        branches = rollout.branches
+        return replace(rollout, branches=Tokens(branches.ids, branches.lengths * (rollout.advantages != 0)))
 
     def watch(self, batch: Batch, rollout: Rollout) -> dict[str, float]:
         """Norms of the two parts of the gradient, and their cosine, every so many steps (see `temperature_pull`)."""

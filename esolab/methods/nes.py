@@ -68,6 +68,9 @@ class NES(OnPolicy):
             if weight.requires_grad:
                 yield weight, torch.randn(weight.shape, generator=generator, device=weight.device)
 
+    def read(self, batch: Batch) -> None:
+        """Nothing: each perturbed policy reads the prompts for itself."""
+
     def rollout(self, batch: Batch) -> Rollout:
         """One answer of each perturbed policy to every prompt: K is the population, pair by pair."""
         drawn: list[Samples] = []

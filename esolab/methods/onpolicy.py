@@ -57,7 +57,7 @@ class OnPolicy(Method):
     def draw(self, batch: Batch, sampling: Sampling) -> Samples:
         """Answers of the policy as it stands, with the noise of this seed and epoch."""
         keys = noise_keys(self.parts.seed, "train", self.current_epoch, batch.ids, sampling.k)
-        return sample(self.policy, batch.prompts, sampling, keys, self.parts.tokenizer.eos)
+        return sample(self.policy, batch.prompts, sampling, keys, self.parts.tokenizer.eos, reads=self.reads)
 
     def rewarded(self, batch: Batch, drawn: Samples) -> Rollout:
         """Answers read, rewarded and weighed."""

@@ -15,7 +15,9 @@ from esolab.config import CONF, build, resolve
 from esolab.data import TrainingData, collate
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
+from esolab.methods import onpolicy
 from esolab.methods.base import Optimizer
+from esolab.methods.eso import ESO
 from esolab.methods.onpolicy import OnPolicy
 from esolab.methods.sft import SFT
 from esolab.policy import Policy
@@ -204,8 +206,8 @@ def test_scoring_k_in_parts_changes_nothing(name, train):
     for size in (1, 2, 3):
         part, again = step(size)
         assert (part - whole).norm() < 1e-5 * whole.norm()
-        more = again["backward_tokens"] > counts["backward_tokens"]  # a prompt is read more than once, and counted
-        assert more == (again["forward_tokens"] > counts["forward_tokens"])
+        assert again["backward_tokens"] == counts["backward_tokens"]
+        assert size > 1 or (again["forward_tokens"] > counts["forward_tokens"]) == (name in SCORING)  # counted twice
     assert torch.equal(step(5)[0], whole)
 
 
@@ -219,16 +221,35 @@ def test_training_twice_gives_the_same_bytes(name, train):
 
 
 @pytest.fixture
-def readings(monkeypatch):
-    """How many prompts were read at a time, to be answered."""
-    calls, read = [], Policy.read
+def answered(monkeypatch):
+    """How many prompts were answered at a time."""
+    calls, sample = [], onpolicy.sample
 
-    def spy(policy, prompts, *rest):
+    def spy(policy, prompts, *rest, **named):
         calls.append(len(prompts.lengths))
-        return read(policy, prompts, *rest)
+        return sample(policy, prompts, *rest, **named)
 
-    monkeypatch.setattr(Policy, "read", spy)
+    monkeypatch.setattr(onpolicy, "sample", spy)
     return calls
+
+
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_a_prompt_is_read_once_a_step(name, train, monkeypatch):
+    """To be answered and for its answers to be scored; unless the batch is cut, or the weights change in between."""
+
+    def step(**more):
+        rows = []
+        with monkeypatch.context() as patch:
+            read = Policy.read
+            patch.setattr(Policy, "read", lambda self, p: rows.append(len(p.lengths)) or read(self, p))
+            method, watch, _ = train(name, **active(name), batch=16, more={**UNCLIPPED, **more})
+        return sum(rows), method.counts["forward_tokens"], watch.gradients[0]
+
+    once, few, whole = step(micro_batch=16)
+    twice, many, cut = step(micro_batch=8)
+    assert twice == 16 * (1 + (4 if name == "nes" else 1))
+    assert (once, few < many) == ((twice, False) if name == "nes" else (16, True))
+    assert (whole - cut).norm() < 1e-5 * whole.norm()
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
@@ -242,16 +263,16 @@ def test_its_own_gradient_is_not_zero_when_rewards_spread(name, train):
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
-def test_lambda_0_is_sft_to_the_byte_and_never_samples(name, train, readings):
+def test_lambda_0_is_sft_to_the_byte_and_never_samples(name, train, answered):
     """Identity 10 of methods.md."""
     sft, _, _ = train("sft", epochs=2)
-    assert readings == []
+    assert answered == []
     sampled, _, _ = train(name, **active(name), epochs=2)
     assert not same_bytes(weights(sampled), weights(sft))
-    assert readings == [8] * 4 * sampled.readings
-    readings.clear()
+    assert answered == [8] * 4 * sampled.readings
+    answered.clear()
     idle, watch, steps = train(name, lam=0.0, active_epochs="all", epochs=2)
-    assert readings == []
+    assert answered == []
     assert same_bytes(weights(idle), weights(sft))
     assert all("loss/own" not in numbers for numbers in steps)
     assert idle.counts == sft.counts
@@ -260,17 +281,17 @@ def test_lambda_0_is_sft_to_the_byte_and_never_samples(name, train, readings):
 
 @pytest.mark.parametrize(("epochs", "which"), [(1, "all_but_last"), (2, "last")])
 @pytest.mark.parametrize("name", ON_POLICY)
-def test_an_inactive_epoch_is_sft_to_the_byte_and_never_samples(name, epochs, which, train, readings):
+def test_an_inactive_epoch_is_sft_to_the_byte_and_never_samples(name, epochs, which, train, answered):
     """Identity 10: the weights before the first active epoch are those of SFT."""
 
     sft, plain, _ = train("sft", epochs=epochs)
     idle, watch, _ = train(name, lam=0.5, active_epochs=which, epochs=epochs)
     assert all(torch.equal(a, b) for a, b in zip(watch.gradients[:2], plain.gradients[:2], strict=True))
     if epochs == 1:
-        assert readings == []
+        assert answered == []
         assert same_bytes(weights(idle), weights(sft))
     else:
-        assert readings == [8, 8] * idle.readings  # the last epoch only, each batch whole
+        assert answered == [8, 8] * idle.readings  # the last epoch only, each batch whole
         assert not same_bytes(weights(idle), weights(sft))
 
 
@@ -352,8 +373,8 @@ def test_only_tokens_of_answers_are_pushed(name, own_gradient, monkeypatch):
     method, rollout, gradient = own_gradient(name)
     seen, forward = [], Policy.forward
 
-    def spy(policy, ids, mask, positions, at, targets):
-        logprobs = forward(policy, ids, mask, positions, at, targets)
+    def spy(policy, read, ids, positions, mask, at, targets):
+        logprobs = forward(policy, read, ids, positions, mask, at, targets)
         logprobs.register_hook(lambda grad: seen.append((targets, grad)))
         return logprobs
 
@@ -367,9 +388,9 @@ def test_only_tokens_of_answers_are_pushed(name, own_gradient, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
-def test_a_batch_is_sampled_whole(name, train, readings):
+def test_a_batch_is_sampled_whole(name, train, answered):
     method, _, _ = train(name, **active(name), batch=16, more={"micro_batch": 4})
-    assert readings == [16] * method.readings
+    assert answered == [16] * method.readings
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
@@ -393,6 +414,30 @@ def test_the_rollout_is_what_the_reward_saw(name, train, tokenizer):
             assert "<end>" not in text
     assert steps[-1]["reward/mean"] == pytest.approx(float(rollout.rewards.mean()))
     assert method.counts["sampled_tokens"] > int(rollout.branches.lengths.sum())
+
+
+@pytest.mark.parametrize("name", [name for name in ON_POLICY if get_object(config(name)["method"]["_target_"]) is ESO])
+def test_answers_worth_nothing_are_not_scored(name, train, monkeypatch):
+    """Half of the prompts get equal rewards for all answers: one gradient, for the references' price."""
+
+    def reward(prompts, responses, references):
+        spread = torch.tensor([[float(b % 2 * len(a)) for a in answers] for b, answers in enumerate(responses)])
+        return spread / 10
+
+    def step():
+        method, watch, steps = train(name, **active(name), batch=16, more={**UNCLIPPED, "reward": reward})
+        assert steps[0]["reward/flat"] >= 0.5
+        return watch.gradients[0], method
+
+    found, method = step()
+    rollout = method.last_rollout[1]
+    answers = (rollout.branches.lengths * (rollout.advantages != 0)).sum()
+    references = method.last_rollout[0].references.lengths.sum()
+    assert method.counts["scored_tokens"] == answers + references
+    monkeypatch.setattr(ESO, "scored", lambda self, rollout: rollout)
+    expected, plain = step()
+    assert method.counts["scored_tokens"] < plain.counts["scored_tokens"]
+    assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
