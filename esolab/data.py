@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from esolab.batch import Batch, Example, Tokens
 from esolab.errors import BadInput
 from esolab.policy import Tokenizer
+from esolab.store import kept
 
 LONG_WORD = 40  # characters
 
@@ -27,8 +28,7 @@ class Encoded:
 
 def encode(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
     """Tokenise examples, each whole."""
-    prompts = tokenizer.prompts([e.prompt for e in examples])
-    references = tokenizer.responses([e.reference for e in examples])
+    prompts, references = kept(tokenizer, [e.prompt for e in examples], [e.reference for e in examples])
     for example, prompt in zip(examples, prompts, strict=True):
         if not prompt:
             raise BadInput(f"data: the prompt of example {example.id!r} has no token; remove it or write a prompt")

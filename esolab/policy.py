@@ -177,9 +177,9 @@ class Tokenizer:
         """Token ids of prompts, with the family's leading tokens where it has some, never a trailing EOS."""
         if not texts:
             return []
-        rows, plain = self._ids(texts, self.bos), self._ids(texts, False)
         # a tokenizer that closes a text by itself (T5 style) would end the answer before it begins
-        return [row[: len(row) - _closing(row, bare)] for row, bare in zip(rows, plain, strict=True)]
+        closing = _closing(*(self._ids(["a"], special)[0] for special in (self.bos, False)))
+        return [row[: len(row) - closing] for row in self._ids(texts, self.bos)]
 
     def responses(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of references, each closed by the end token."""

@@ -1,0 +1,79 @@
+"""Token ids of large corpora, kept on disk under a hash of all that they hang on: texts, tokenizer, its library."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from esolab.policy import Tokenizer
+from esolab.terminal import log
+
+LARGE = 1 << 23  # characters; a smaller corpus is tokenised within some seconds
+
+Ids = list[list[int]]
+
+
+def folder() -> Path:
+    """Where ids are kept; it may be deleted at any time."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "esolab" / "tokens"
+
+
+def kept(tokenizer: Tokenizer, prompts: Sequence[str], references: Sequence[str]) -> tuple[Ids, Ids]:
+    """Token ids of prompts and of references, read back where they have been made before and are many."""
+
+    def make() -> tuple[Ids, Ids]:
+        return tokenizer.prompts(prompts), tokenizer.responses(references)
+
+    backend = getattr(tokenizer.inner, "backend_tokenizer", None)
+    if backend is None or sum(map(len, prompts)) + sum(map(len, references)) < LARGE:
+        return make()
+    digest = hashlib.sha256(
+        f"{tokenizers.__version__} {tokenizer.eos} {tokenizer.bos} {len(prompts)} {backend.to_str()}".encode()
+    )
+    for text in (*prompts, *references):
+        digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+    return _stored(folder() / f"{digest.hexdigest()}.npz", make)
+
+
+def _stored(file: Path, make: Callable[[], tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            return _rows(found["prompts"], found["cuts"]), _rows(found["references"], found["closes"])
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        log.warning(f"{file}: cannot be read and is made anew")
+    prompts, references = make()
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as target:
+            np.savez(
+                target,
+                prompts=_flat(prompts),
+                cuts=np.cumsum([len(row) for row in prompts]),
+                references=_flat(references),
+                closes=np.cumsum([len(row) for row in references]),
+            )
+        os.replace(draft, file)
+    except OSError as error:
+        log.warning(f"{file.parent}: token ids are not kept ({error.strerror})")
+        with suppress(OSError):
+            draft.unlink()
+    return prompts, references
+
+
+def _flat(rows: Ids) -> np.ndarray:
+    return np.fromiter((token for row in rows for token in row), dtype=np.int32)
+
+
+def _rows(flat: np.ndarray, ends: np.ndarray) -> Ids:
+    return [row.tolist() for row in np.split(flat, ends[:-1])] if len(ends) else []
