@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -26,9 +27,13 @@ class Encoded:
     reference: list[int]
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Encoded]:
-    """Tokenise examples, each whole."""
-    prompts, references = kept(tokenizer, [e.prompt for e in examples], [e.reference for e in examples])
+def encode(examples: Sequence[Example], tokenizer: Tokenizer, cache: Path | None = None) -> list[Encoded]:
+    """Tokenise examples, each whole. Where there is a folder `cache`, the token ids of large corpora are kept in it."""
+    texts, replies = [e.prompt for e in examples], [e.reference for e in examples]
+    if cache is None:
+        prompts, references = tokenizer.prompts(texts), tokenizer.responses(replies)
+    else:
+        prompts, references = kept(cache, tokenizer, texts, replies)
     for example, prompt in zip(examples, prompts, strict=True):
         if not prompt:
             raise BadInput(f"data: the prompt of example {example.id!r} has no token; remove it or write a prompt")

@@ -165,7 +165,9 @@ def _training_rows(
     if not splits.train:
         raise BadInput(f"data={data}: an evaluation set, with nothing to train on; name it in evaluation.data instead")
     train, dev = (
-        within(encode(rows, tokenizer), corpus.max_prompt, corpus.max_response, total)
+        within(
+            encode(rows, tokenizer, Path(config["outputs"]) / "cache"), corpus.max_prompt, corpus.max_response, total
+        )
         for rows in (splits.train, splits.dev)
     )
     if not train:

@@ -20,14 +20,9 @@ LARGE = 1 << 23  # characters; a smaller corpus is tokenised within some seconds
 Ids = list[list[int]]
 
 
-def folder() -> Path:
-    """Where ids are kept; it may be deleted at any time."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "esolab" / "tokens"
-
-
-def kept(tokenizer: Tokenizer, prompts: Sequence[str], references: Sequence[str]) -> tuple[Ids, Ids]:
-    """Token ids of prompts and of references, read back where they have been made before and are many."""
+def kept(folder: Path, tokenizer: Tokenizer, prompts: Sequence[str], references: Sequence[str]) -> tuple[Ids, Ids]:
+    """Token ids of prompts and of references; where they are many they are kept in a folder, which may be deleted at
+    any time, and read back from there."""
 
     def make() -> tuple[Ids, Ids]:
         return tokenizer.prompts(prompts), tokenizer.responses(references)
@@ -40,7 +35,7 @@ def kept(tokenizer: Tokenizer, prompts: Sequence[str], references: Sequence[str]
     )
     for text in (*prompts, *references):
         digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
-    return _stored(folder() / f"{digest.hexdigest()}.npz", make)
+    return _stored(folder / f"{digest.hexdigest()}.npz", make)
 
 
 def _stored(file: Path, make: Callable[[], tuple[Ids, Ids]]) -> tuple[Ids, Ids]:

@@ -21,63 +21,63 @@ def tokenizer(words=WORDS, **settings):
 
 
 @pytest.fixture
-def made(monkeypatch, tmp_path):
-    """How often a corpus was tokenised; every corpus is large, and the folder is this test's."""
+def made(monkeypatch):
+    """How often a corpus was tokenised; every corpus is large."""
     calls, prompts = [], Tokenizer.prompts
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(store, "LARGE", 0)
     monkeypatch.setattr(Tokenizer, "prompts", lambda self, texts: calls.append(len(texts)) or prompts(self, texts))
     return calls
 
 
-def test_a_large_corpus_is_tokenised_once(made):
-    first, second = encode(EXAMPLES, tokenizer()), encode(EXAMPLES, tokenizer())
+def test_a_large_corpus_is_tokenised_once(made, tmp_path):
+    first, second = (encode(EXAMPLES, tokenizer(), tmp_path / "new") for _ in range(2))
     assert made == [40]
-    assert first == second
+    assert first == second == encode(EXAMPLES, tokenizer())
     assert len({len(row.prompt) for row in second}) > 1
     assert all(type(token) is int for row in second for token in row.prompt + row.reference)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        lambda: encode(EXAMPLES[:-1], tokenizer()),
-        lambda: encode([*EXAMPLES[:-1], Example("39", "w1", "w2", (0, 0))], tokenizer()),
-        lambda: encode(EXAMPLES, tokenizer(eos=(48,))),
-        lambda: encode(EXAMPLES, tokenizer(bos=False)),
-        lambda: encode(EXAMPLES, tokenizer({name: (i + 1) % 50 for name, i in WORDS.items()})),
-    ],
-)
-def test_another_text_or_tokenizer_is_another_corpus(made, other):
-    encode(EXAMPLES, tokenizer())
-    other()
+OTHERS = {
+    "fewer": (EXAMPLES[:-1], {}),
+    "another text": ([*EXAMPLES[:-1], Example("39", "w1", "w2", (0, 0))], {}),
+    "another end": (EXAMPLES, {"eos": (48,)}),
+    "without leading tokens": (EXAMPLES, {"bos": False}),
+    "another vocabulary": (EXAMPLES, {"words": {name: (i + 1) % 50 for name, i in WORDS.items()}}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_text_or_tokenizer_is_another_corpus(made, tmp_path, other):
+    examples, settings = OTHERS[other]
+    encode(EXAMPLES, tokenizer(), tmp_path)
+    encode(examples, tokenizer(**settings), tmp_path)
     assert len(made) == 2
 
 
-def test_no_examples_are_no_rows(made):
-    assert encode([], tokenizer()) == encode([], tokenizer()) == []
+def test_no_examples_are_no_rows(made, tmp_path):
+    assert encode([], tokenizer(), tmp_path) == encode([], tokenizer(), tmp_path) == []
 
 
-def test_a_small_corpus_is_not_kept(made, monkeypatch):
+def test_a_small_corpus_is_not_kept(made, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "LARGE", 10**6)
-    assert encode(EXAMPLES, tokenizer()) == encode(EXAMPLES, tokenizer())
+    assert encode(EXAMPLES, tokenizer(), tmp_path) == encode(EXAMPLES, tokenizer(), tmp_path)
     assert made == [40, 40]
-    assert not store.folder().exists()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_file_is_made_anew(made, caplog):
-    expected = encode(EXAMPLES, tokenizer())
-    (file,) = store.folder().iterdir()
+def test_a_broken_file_is_made_anew(made, caplog, tmp_path):
+    expected = encode(EXAMPLES, tokenizer(), tmp_path)
+    (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    assert encode(EXAMPLES, tokenizer()) == expected
+    assert encode(EXAMPLES, tokenizer(), tmp_path) == expected
     assert "made anew" in caplog.text
-    assert encode(EXAMPLES, tokenizer()) == expected
+    assert encode(EXAMPLES, tokenizer(), tmp_path) == expected
     assert made == [40, 40]
-    assert list(store.folder().iterdir()) == [file]
+    assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_folder_that_cannot_be_written_is_no_harm(made, monkeypatch, tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_is_no_harm(made, tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert encode(EXAMPLES, tokenizer()) == encode(EXAMPLES, tokenizer())
+    below = tmp_path / "file" / "below"
+    assert encode(EXAMPLES, tokenizer(), below) == encode(EXAMPLES, tokenizer(), below)
     assert "not kept" in caplog.text
