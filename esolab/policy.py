@@ -114,7 +114,7 @@ class Policy(nn.Module):
         usual = self.network.config._attn_implementation
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        layers = [m for m in self.network.modules() if isinstance(m, (nn.Linear, Conv1D))]
+        layers = [m for m in self.network.modules() if type(m) in (nn.Linear, Conv1D)]
         self.network.set_attn_implementation(NAME)
         for layer in layers:
             weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
