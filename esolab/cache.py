@@ -27,6 +27,9 @@ class Read:
     layers: list[Pair]  # of each layer, [B, H, P, D]
     lengths: Int[Tensor, "B"]
 
+    def __getitem__(self, rows: list[int]) -> Read:
+        return Read(self.last[rows], [(keys[rows], values[rows]) for keys, values in self.layers], self.lengths[rows])
+
     @property
     def mask(self) -> Bool[Tensor, "B P"]:
         """True where there is a token."""

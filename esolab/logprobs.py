@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from esolab.batch import Tokens
 from esolab.cache import Read
-from esolab.policy import Policy
+from esolab.policy import Policy, like_lengths
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,16 @@ def _alone(policy: Policy, prompts: Tokens, branches: Tokens) -> Float[Tensor, "
 
 
 def _after(policy: Policy, read: Read, branches: Tokens) -> Float[Tensor, "B K T"]:
+    """Rows of like length go through the policy together."""
+    groups = like_lengths((branches.lengths - 1).clamp(min=0).sum(1))
+    if len(groups) == 1:
+        return _score(policy, read, branches)
+    parts = [_score(policy, read[rows], branches[rows]) for rows in groups]
+    order = torch.tensor([row for rows in groups for row in rows], device=policy.device).argsort()
+    return torch.cat(parts)[order]
+
+
+def _score(policy: Policy, read: Read, branches: Tokens) -> Float[Tensor, "B K T"]:
     tree = plant(read.lengths, branches)
     logprobs: Tensor = policy(read, tree.ids, tree.positions, tree.mask(read.mask), tree.at, tree.targets)
     return logprobs.new_zeros(tree.scored.shape).masked_scatter(tree.scored, logprobs)

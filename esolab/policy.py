@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
@@ -30,7 +31,9 @@ DROPOUTS = (  # what the families call their dropouts; some apply them without a
 )
 
 WORTH = {"cpu": 256, "cuda": 4096}  # places of padding that take about as long as starting another forward
-WHOLE = 1 << 31  # bytes of logits (fp32) that a forward may hold; more are made and used in pieces, in twice the time
+# Bytes of logits (fp32) that a forward may hold. More are made an eighth at a time, and again in the backward: 1.6
+# times the time at the head for a third of its memory (torch's linear_cross_entropy: twice the time, a twentieth).
+WHOLE = 1 << 31
 
 
 class Policy(nn.Module):
@@ -93,14 +96,14 @@ class Policy(nn.Module):
             input_ids=ids, attention_mask=mask[:, None], position_ids=positions, past_key_values=cache, use_cache=True
         )[0]
         places = torch.cat([read.last, hidden.flatten(0, 1)])[at]
-        head = self.network.get_output_embeddings()
-        if 4 * len(at) * self.vocabulary > WHOLE and head.weight.dtype == torch.float32:
-            options = torch.nn.LinearCrossEntropyOptions()
-            bias = getattr(head, "bias", None)
-            return -F.linear_cross_entropy(
-                places.float(), head.weight, targets, linear_bias=bias, reduction="none", options=options
-            )
-        return -F.cross_entropy(head(places).float(), targets, reduction="none")
+        if 4 * len(at) * self.vocabulary <= WHOLE:
+            return self._picked(places, targets)
+        size = max(1, WHOLE // (32 * self.vocabulary))
+        parts = zip(torch.split(places, size), torch.split(targets, size), strict=True)
+        return torch.cat([checkpoint(self._picked, *part, use_reentrant=False) for part in parts])
+
+    def _picked(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+        return -F.cross_entropy(self.next(hidden), targets, reduction="none")
 
     def next(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
         """Logits (fp32) of the token after places of these hidden states."""
@@ -114,18 +117,18 @@ class Policy(nn.Module):
         usual = self.network.config._attn_implementation
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        layers = [m for m in self.network.modules() if type(m) in (nn.Linear, Conv1D)]
-        self.network.set_attn_implementation(NAME)
-        for layer in layers:
-            weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
-            weight = weight.detach().to(dtype or weight.dtype).contiguous()
-            layer.forward = partial(weights_first, weight, layer.bias)  # type: ignore[method-assign]
+        layers: list[Any] = [m for m in self.network.modules() if type(m) in (nn.Linear, Conv1D)]
         try:
+            self.network.set_attn_implementation(NAME)
+            for layer in layers:
+                weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
+                weight = weight.detach().to(dtype or weight.dtype).contiguous()
+                layer.forward = partial(weights_first, weight, layer.bias)
             yield
         finally:
             self.network.set_attn_implementation(usual)
             for layer in layers:
-                del layer.forward
+                vars(layer).pop("forward", None)
 
     def step(self, tokens: Int[Tensor, "R"], positions: Int[Tensor, "R"], branches: Branches) -> Float[Tensor, "R V"]:
         """Logits (fp32) of the token after one more token of every answer; only inside `growing`."""
@@ -178,7 +181,8 @@ class Tokenizer:
         if not texts:
             return []
         # a tokenizer that closes a text by itself (T5 style) would end the answer before it begins
-        closing = _closing(*(self._ids(["a"], special)[0] for special in (self.bos, False)))
+        probe = next(filter(None, texts), "")
+        closing = _closing(*(self._ids([probe], special)[0] for special in (self.bos, False)))
         return [row[: len(row) - closing] for row in self._ids(texts, self.bos)]
 
     def responses(self, texts: Sequence[str]) -> list[list[int]]:

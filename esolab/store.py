@@ -1,4 +1,4 @@
-"""Token ids of large corpora, kept on disk under a hash of all that they hang on: texts, tokenizer, its library."""
+"""Token ids of large corpora, kept on disk under a hash of all that they hang on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
+import transformers
 
 from esolab.policy import Tokenizer
 from esolab.terminal import log
 
+RULES = 1  # of Tokenizer.prompts and .responses: count up where they give other ids
 LARGE = 1 << 23  # characters; a smaller corpus is tokenised within some seconds
 
 Ids = list[list[int]]
@@ -30,9 +32,8 @@ def kept(folder: Path, tokenizer: Tokenizer, prompts: Sequence[str], references:
     backend = getattr(tokenizer.inner, "backend_tokenizer", None)
     if backend is None or sum(map(len, prompts)) + sum(map(len, references)) < LARGE:
         return make()
-    digest = hashlib.sha256(
-        f"{tokenizers.__version__} {tokenizer.eos} {tokenizer.bos} {len(prompts)} {backend.to_str()}".encode()
-    )
+    rules = (RULES, tokenizers.__version__, transformers.__version__, tokenizer.eos, tokenizer.bos, len(prompts))
+    digest = hashlib.sha256(f"{rules} {backend.to_str()}".encode())
     for text in (*prompts, *references):
         digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
     return _stored(folder / f"{digest.hexdigest()}.npz", make)
@@ -40,11 +41,11 @@ def kept(folder: Path, tokenizer: Tokenizer, prompts: Sequence[str], references:
 
 def _stored(file: Path, make: Callable[[], tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
     try:
-        with np.load(file, allow_pickle=False) as found:
+        with file.open("rb") as source, np.load(source, allow_pickle=False) as found:
             return _rows(found["prompts"], found["cuts"]), _rows(found["references"], found["closes"])
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         log.warning(f"{file}: cannot be read and is made anew")
     prompts, references = make()
     draft = file.with_name(f"{file.name}.{os.getpid()}")

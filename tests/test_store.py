@@ -65,10 +65,11 @@ def test_a_small_corpus_is_not_kept(made, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_file_is_made_anew(made, caplog, tmp_path):
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_broken_file_is_made_anew(made, caplog, tmp_path, size):
     expected = encode(EXAMPLES, tokenizer(), tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
+    file.write_bytes(file.read_bytes()[:size])
     assert encode(EXAMPLES, tokenizer(), tmp_path) == expected
     assert "made anew" in caplog.text
     assert encode(EXAMPLES, tokenizer(), tmp_path) == expected

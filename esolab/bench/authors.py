@@ -43,7 +43,7 @@ class Authors(TwoPass):
         ]
         width = int(lengths.max())
         padded = [F.pad(part.ids, (0, width - part.ids.shape[-1])) for part in parts]
-        return Tokens(torch.cat(padded, 1), lengths.to(ids.device))
+        return Tokens(torch.cat(padded, 1), torch.cat([part.lengths for part in parts], 1))
 
     def logprobs(self, prompts: Tokens, responses: Tokens) -> tuple[Float[Tensor, "R"], int]:
         """Log-prob of each response from the logits of whole rows, and how many tokens were counted."""

@@ -30,19 +30,22 @@ class Temperatures(LogitsProcessor):
 
 
 class EndAt(StoppingCriteria):
-    """Each row ends after so many new tokens of its own; `generate` writes padding from there on."""
+    """Each row ends after so many new tokens of its own; `generate` writes padding from there on. `lengths` are the
+    tokens after which it was told so."""
 
     eos_token_id = None  # `generate` pads ended rows where a criterion has this attribute
 
     def __init__(self, stops: Int[Tensor, "R"]) -> None:
-        self.stops = stops
+        self.stops, self.lengths = stops, torch.zeros_like(stops)
         self.before: int | None = None  # places of the prompts
 
     def __call__(self, input_ids: Int[Tensor, "R L"], scores: Any, **_: Any) -> Bool[Tensor, "R"]:
         """`generate` calls this after each token."""
         if self.before is None:
             self.before = input_ids.shape[1] - 1
-        return self.stops <= input_ids.shape[1] - self.before
+        done = self.stops <= input_ids.shape[1] - self.before
+        self.lengths[done & (self.lengths == 0)] = input_ids.shape[1] - self.before
+        return done
 
 
 def close(answers: Int[Tensor, "R T"], stops: Int[Tensor, "R"], eos: int) -> Int[Tensor, "R T"]:
@@ -79,7 +82,7 @@ def generate(
     processors = LogitsProcessorList()
     if len(set(temperatures)) > 1:
         processors.append(Temperatures(torch.tensor(temperatures, device=ids.device).repeat(batch)))
-    stops = lengths.flatten().to(ids.device)
+    end = EndAt(lengths.flatten().to(ids.device))
     config = GenerationConfig(
         do_sample=True,
         temperature=temperatures[0] if len(set(temperatures)) == 1 else 1.0,
@@ -89,17 +92,19 @@ def generate(
         eos_token_id=None,
         pad_token_id=0,
     )
-    with torch.inference_mode():
+    # autocast keeps no weights that it has cast in inference mode, and would cast them for every token
+    quiet = torch.no_grad if torch.is_autocast_enabled(ids.device.type) else torch.inference_mode
+    with quiet():
         rows = network.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
             logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([] if eos is None else [EndAt(stops)]),
+            stopping_criteria=StoppingCriteriaList([] if eos is None else [end]),
         )
     answers = rows[:, ids.shape[1] :].clone()  # what inference mode made cannot be part of a graph
-    found = torch.full_like(stops, answers.shape[1])
+    found = torch.full_like(end.stops, answers.shape[1])
     if eos is not None:
-        answers = close(answers, stops, eos)
-        found = (answers == eos).int().argmax(1) + 1
+        found = end.lengths
+        answers = close(answers, found, eos)
     return Tokens(answers.view(batch, k, -1), found.view(batch, k))

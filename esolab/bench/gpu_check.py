@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check(data: str | None, out: Path) -> int:
-    """All checks on the GPU; 1 where something differs."""
+    """All checks on the GPU; 1 where something differs, or esolab's own step fails."""
     import torch
 
     from esolab.bench.table import tables
@@ -65,7 +65,7 @@ def check(data: str | None, out: Path) -> int:
     result = run(heats(data), out / "gpu.json", head, until)
     for table in tables(result["rows"]):
         console.print(table)
-    return 0 if good else 1
+    return 0 if good and not any(label.endswith(": esolab") for label in result["failed"]) else 1
 
 
 def show(differences: dict[str, float], dtype: str) -> bool:

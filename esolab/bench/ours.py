@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from esolab.batch import Batch, Samples
+from esolab.batch import Batch, Rollout, Samples
 from esolab.bench.contender import apart, now, small
 from esolab.bench.job import Measured
 from esolab.bench.job import Tokens as Counts
@@ -51,6 +51,10 @@ class Forced(ESO):
             return super().draw(batch, sampling)
         keys = noise_keys(self.parts.seed, "train", self.current_epoch, batch.ids, sampling.k)
         return sample(self.policy, batch.prompts, sampling, keys, self.parts.tokenizer.eos, self.stops, self.reads)
+
+    def scored(self, rollout: Rollout) -> Rollout:
+        """All answers, whatever they are worth: the race is run on equal work."""
+        return rollout
 
     def training_step(self, batch: Batch, index: int) -> None:
         """A step between two looks at the clock."""

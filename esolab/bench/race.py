@@ -35,8 +35,12 @@ class Heat:
         for turn in range(self.rounds):
             first = turn % len(self.contenders)
             for name in ["machine", *self.contenders[first:], *self.contenders[:first]]:
-                who, _, k = name.partition("-k")
-                yield name, replace(self.job, contender=who, k=int(k or self.job.k))
+                yield name, self.order(name)
+
+    def order(self, name: str) -> Job:
+        """What a contender is told to do."""
+        who, _, k = name.partition("-k")
+        return replace(self.job, contender=who, k=int(k or self.job.k))
 
     def rows(self) -> list[Found]:
         """A row of result.json for each contender that has run."""
@@ -52,7 +56,7 @@ class Heat:
             "dtype": self.job.dtype,
             "lengths": self.job.lengths,
             "prompts": self.job.prompts,
-            "k": self.job.k,
+            "k": self.order(name).k,
             "seconds": median(f["seconds"] for f in mine),
             "phases": {phase: median(f["phases"][phase] for f in mine) for phase in mine[0]["phases"]},
             "tokens": mine[0]["tokens"],

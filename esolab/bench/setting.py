@@ -71,6 +71,7 @@ def stock(policy: Policy) -> Policy:
     config = policy.network.config
     with no_init_weights():
         network = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    network.tie_weights()
     network.load_state_dict(policy.network.state_dict())
     network.generation_config = policy.network.generation_config
     return Policy(network)

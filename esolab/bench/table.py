@@ -12,7 +12,7 @@ from rich.table import Table
 from esolab.bench.job import PHASES
 
 Row = dict[str, Any]
-WORK = ("workload", "model", "dtype", "lengths", "prompts", "k")
+WORK = ("workload", "model", "dtype", "lengths", "prompts")
 
 NOTE = (  # what the table does not show
     "A step is sampling, rewards and gradients; nobody takes the optimizer's step. trl has no likelihood of the "
@@ -23,16 +23,15 @@ NOTE = (  # what the table does not show
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """A table for each piece of work, a row for each contender; seconds of the whole step and of each phase."""
-    return [_table(_title(own), list(rows)) for own, rows in groupby(rows, key=lambda row: [row[key] for key in WORK])]
+    return [_table(list(own)) for _, own in groupby(rows, key=lambda row: [row[key] for key in WORK])]
 
 
-def _title(work: Sequence[Any]) -> str:
-    *names, prompts, k = work
-    return f"{', '.join(names)} lengths, {prompts} prompts, k={k}"
+def _title(row: Row) -> str:
+    return "{workload}, {model}, {dtype}, {lengths} lengths, {prompts} prompts, k={k}".format(**row)
 
 
-def _table(work: str, rows: Sequence[Row]) -> Table:
-    made = Table(title=work, title_justify="left", box=SIMPLE)
+def _table(rows: Sequence[Row]) -> Table:
+    made = Table(title=_title(rows[0]), title_justify="left", box=SIMPLE)
     made.add_column("contender")
     for name in ("seconds", *PHASES, "peak GB", "ratio", "of least"):
         made.add_column(name, justify="right")
@@ -61,6 +60,5 @@ def explain(result: dict[str, Any]) -> list[str]:
             f"{phase} {took[phase]:.2f} s of which {least['least'][phase]:.2f} s is the least"
             for phase in ("sample", "update")
         ]
-        work = _title([least[key] for key in WORK])
-        lines.append(f"{work}: esolab spent {'; '.join(parts)}; reward {took['reward']:.2f} s")
+        lines.append(f"{_title(least)}: esolab spent {'; '.join(parts)}; reward {took['reward']:.2f} s")
     return lines

@@ -28,7 +28,7 @@ class TwoPass(ABC):
         self.lengths = setting.workload.lengths(self.k)
         ends = setting.workload.stops is not None
         self.eos = setting.tokenizer.eos[0] if ends else None
-        self.network.generation_config.eos_token_id = self.eos
+        self.network.generation_config.eos_token_id = None  # rows end where they are told to
         self.scorer = RougeScorer(["rougeL"], use_stemmer=True)
 
     @abstractmethod
@@ -70,16 +70,15 @@ class TwoPass(ABC):
     def _step(self, batch: Batch, lengths: Tensor) -> Measured:
         self.network.zero_grad(set_to_none=True)
         clock = Clock()
-        with self.setting.autocast():
-            with clock.phase("sample"):
-                self.network.eval()
-                answers = self.sample(batch, lengths)
-            with clock.phase("reward"):
-                rewards = self.reward(batch, answers)
-            with clock.phase("update"):
-                self.network.train()
-                fitness = (rewards - rewards.mean(1, keepdim=True)).to(answers.ids.device)
-                tokens = self.update(batch, answers, fitness)
+        with clock.phase("sample"), self.setting.autocast():
+            self.network.eval()
+            answers = self.sample(batch, lengths)
+        with clock.phase("reward"):
+            rewards = self.reward(batch, answers)
+        with clock.phase("update"), self.setting.autocast():
+            self.network.train()
+            fitness = (rewards - rewards.mean(1, keepdim=True)).to(answers.ids.device)
+            tokens = self.update(batch, answers, fitness)
         return Measured(sum(clock.seconds.values()), clock.seconds, tokens)
 
     def reward(self, batch: Batch, answers: Tokens) -> Float[Tensor, "B K"]:

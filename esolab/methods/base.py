@@ -161,17 +161,24 @@ class Method(pl.LightningModule):
         """One optimizer step on one Batch."""
         self.seconds.clear()
         self.reads = self.read(batch) if self.active else None
+        try:
+            self._step(batch)
+        finally:
+            self.reads = None
+
+    def _step(self, batch: Batch) -> None:
         rollout = self.rollout(batch) if self.active else None
         with self.phase("update"):
             scored = None if rollout is None else self.scored(rollout)
             metrics = {} if rollout is None else describe(rollout) | self.watch(batch, rollout)
-            losses = self.backward_all(batch, scored, reads=self.reads)
+            reads, self.reads = self.reads, None
+            losses, read_once = self.backward_all(batch, scored, reads=reads), reads is not None
+            del reads  # what gradients needed of the prompts
             if rollout is not None:
                 losses |= self.add_gradients(rollout)
             metrics |= self.optimizer_step_and_schedule(batch, losses)
         before = self.counts["forward_tokens"]
-        self.count(batch, rollout, scored)
-        self.reads = None
+        self.count(batch, rollout, scored, read_once)
         metrics |= {"loss": sum(losses.values()), **{f"loss/{term}": value for term, value in losses.items()}}
         metrics |= {f"seconds/{phase}": seconds for phase, seconds in self.seconds.items()}
         metrics["tokens_per_second"] = (self.counts["forward_tokens"] - before) / self.step_seconds[-1]
@@ -215,7 +222,7 @@ class Method(pl.LightningModule):
         schedule.step()  # type: ignore[union-attr]
         return {"grad_norm": float(norm), "lr": float(rate)}
 
-    def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None) -> None:
+    def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
         """Keep account of what the run has cost, in tokens and seconds.
 
         Forward tokens are all that went through the network, to answer and to score; backward tokens those that
@@ -238,7 +245,7 @@ class Method(pl.LightningModule):
             sampled = int(rollout.branches.lengths.sum())
             self.counts["sampled_tokens"] += sampled
             self.counts["forward_tokens"] += sampled - rollout.rewards.numel()
-            self.counts["forward_tokens"] += 0 if self.reads else self.readings * prompts
+            self.counts["forward_tokens"] += 0 if read_once else self.readings * prompts
         for phase, seconds in self.seconds.items():
             self.spent[phase] += seconds
         self.step_seconds.append(sum(self.seconds.values()))
@@ -253,9 +260,7 @@ class Method(pl.LightningModule):
         sft = sft_weights(batch.references.lengths, self.parts.sft.reduction) * self._rank_share(batch) * sft_weight
         own = None if rollout is None else self.shares(rollout)
         losses: dict[str, float] = defaultdict(float)
-        parts: Sequence[tuple[list[int], Read | None]] = reads or [
-            (r, None) for r in self.micro_batches(batch, rollout)
-        ]
+        parts: Sequence[tuple[list[int], Read | None]] = reads or [(r, None) for r in self.micro_batches(batch)]
         for rows, read in parts:
             branches = batch.references[rows].unsqueeze()
             if rollout is not None:
@@ -269,12 +274,9 @@ class Method(pl.LightningModule):
                 losses[name] += float(term.detach())
         return dict(losses)
 
-    def micro_batches(self, batch: Batch, rollout: Rollout | None) -> list[list[int]]:
-        """The prompts of each forward, longest first: rows of like length together, so that few places are padding."""
-        places = batch.prompts.lengths + batch.references.lengths
-        if rollout is not None:
-            places = places + rollout.branches.lengths.sum(1)
-        return like_lengths(places, self.parts.micro_batch)
+    def micro_batches(self, batch: Batch) -> list[list[int]]:
+        """The prompts of each forward and backward: those of like length together, so that few places are padding."""
+        return like_lengths(batch.prompts.lengths, self.parts.micro_batch)
 
     def _rank_share(self, batch: Batch) -> float:
         """This rank's tokens (or prompts) over the ranks' mean: gradients are averaged over ranks afterwards."""

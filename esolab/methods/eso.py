@@ -107,6 +107,7 @@ class ESO(OnPolicy):
             return {}
         if self.policy.dropout or len(batch) == 1:
             return {}
+        self.reads = None  # two more backwards need the room; the prompts are read again afterwards
         pull = temperature_pull(rollout.advantages) * rollout.good
         weights = [p for p in self.policy.parameters() if p.requires_grad]
         parts = []

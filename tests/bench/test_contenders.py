@@ -74,13 +74,15 @@ def test_every_answer_is_felt_in_the_gradient(setting, ours):
 
 
 def test_made_lengths_of_generate(setting):
-    """Rows end with the end token where they were told to and nowhere else."""
+    """Rows end with the end token where they were told to and nowhere else; padding follows."""
     if setting.workload.stops is None:
         pytest.skip("no answer ends")
     raced = Plain(setting)
     answers = raced.sample(raced.batch, raced.lengths)
     eos = setting.tokenizer.eos[0]
     ends = (answers.ids == eos) & answers.mask
+    assert torch.equal(answers.lengths, raced.lengths)
+    assert (answers.ids[~answers.mask] == 0).all()
     assert torch.equal(ends.int().argmax(-1) + 1, raced.lengths)
     assert torch.equal(ends.sum(-1), torch.ones_like(raced.lengths))
 
@@ -90,3 +92,13 @@ def test_temperatures_are_per_row():
 
     scores = Temperatures(torch.tensor([0.5, 2.0]))(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 3))
     assert scores.tolist() == [[2.0] * 3, [0.5] * 3]
+
+
+def test_the_others_run_what_transformers_builds_with_the_same_weights():
+    gpt2 = replace(TINY, model="gpt2", prompts=1)
+    ours, theirs = (prepare(replace(gpt2, contender=name)).policy.network for name in ("esolab", "plain"))
+    own, usual = ours.state_dict(), theirs.state_dict()
+    assert own.keys() == usual.keys()
+    assert all(torch.equal(weight, usual[name]) for name, weight in own.items())
+    assert theirs.lm_head.weight is theirs.transformer.wte.weight
+    assert type(theirs.transformer.h[0].mlp.act) is not type(ours.transformer.h[0].mlp.act)

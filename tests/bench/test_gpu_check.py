@@ -29,6 +29,7 @@ def test_the_race_on_a_gpu_has_the_papers_sizes():
     assert {(heat.job.model, heat.job.prompts, heat.job.k, heat.job.max_prompt) for heat in heats(None)} == {
         ("gpt2_medium", 16, 4, 512)
     }
+    assert {heat.job.max_new for heat in heats(None)} == {128}
     assert {heat.job.device for heat in heats(None)} == {"cuda"}
     assert next(iter(heats(None))).contenders[0] == "esolab"
 

@@ -67,6 +67,7 @@ def test_rows_are_medians_and_ratios_of_the_same_round(children, tmp_path):
 def test_other_k_are_measured_against_the_headline(children, tmp_path):
     rows = race.run([Heat(WORK, ["esolab", "esolab-k8"], 1)], tmp_path / "result.json", {})["rows"]
     assert [(row["contender"], row["ratio"]) for row in rows] == [("esolab", 1.0), ("esolab-k8", 4.0)]
+    assert [row["k"] for row in rows] == [4, 8]
     assert [row["roofline"] for row in rows] == [0.5, None]  # the least is that of the work named
     assert [job.k for job in children if job.contender == "esolab"] == [4, 8]
 
