@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -75,7 +75,9 @@ def join(first: Tokens, second: Tokens) -> Tokens:
 
 
 def _take(column: Any, rows: Rows) -> Any:
-    """Some rows of a tensor, of Tokens or of a list."""
+    """Some rows of a tensor, of Tokens or of a list, or of each of several by name."""
+    if isinstance(column, dict):
+        return {name: _take(one, rows) for name, one in column.items()}
     return [column[i] for i in rows] if isinstance(column, list) and isinstance(rows, list) else column[rows]
 
 
@@ -126,6 +128,7 @@ class Rollout(Samples):
     rewards: Float[Tensor, "B K"]  # where there was none, the mean of the others of the prompt
     good: Bool[Tensor, "B K"]  # where there was a usable reward
     advantages: Float[Tensor, "B K"]  # what each answer is worth to the method, from the whole batch; 0 without reward
+    parts: dict[str, Float[Tensor, "B K"]] = field(default_factory=dict)  # of a reward that has some; NaN: no number
 
     def pick(self, answer: Int[Tensor, "B"]) -> Rollout:
         """One answer to each prompt: K = 1."""
@@ -134,4 +137,5 @@ class Rollout(Samples):
         names = ("finished", "temperatures", "logprobs", "rewards", "good", "advantages")
         own = {name: getattr(self, name)[row, answer][:, None] for name in names}
         texts = [[texts[j]] for texts, j in zip(self.texts, answer.tolist(), strict=True)]
-        return Rollout(branches=Tokens(ids, lengths), texts=texts, **own)
+        parts = {name: values[row, answer][:, None] for name, values in self.parts.items()}
+        return Rollout(branches=Tokens(ids, lengths), texts=texts, parts=parts, **own)

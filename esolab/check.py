@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
@@ -50,22 +51,30 @@ def _alike(word: str, other: str) -> float:
 def check(config: dict[str, Any]) -> Iterator[str]:
     """Where the configuration does not fit the constructors it names, a line each. Nothing is trained or downloaded."""
     built: dict[str, Any] = {}
+    misfitting: list[str] = []
     for path, node in _nodes(config):
         misfits = list(_fit(path, node))
-        if not misfits:
+        if not misfits and not any(inner.startswith(f"{path}.") for inner in misfitting):
             try:
                 built[path] = build(node)
                 getattr(get_object(node["_target_"]), "ready", lambda: None)()  # see training.needing
             except BadInput as error:
-                misfits = [str(error)]
+                misfits = [_placed(str(error), path)]
             except InstantiationException as error:
                 cause = error.__cause__
                 if not isinstance(cause, ValueError):
                     raise
-                misfits = [str(cause)]
+                misfits = [_placed(str(cause), path)]
+        misfitting += [path] * bool(misfits)
         yield from misfits
     yield from _plain_values(config)
     yield from _together(config, built)
+
+
+def _placed(said: str, path: str) -> str:
+    """What a constructor says of its settings, as if it were a group itself, placed at a node inside another."""
+    group = path.partition(".")[0]
+    return said if path == group else re.sub(rf"(?<![\w./:=]){group}\.", lambda _: f"{path}.", said)
 
 
 def _plain_values(config: dict[str, Any]) -> Iterator[str]:
@@ -76,15 +85,33 @@ def _plain_values(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _misfit(place: str, value: Any, kind: Any) -> Iterator[str]:
-    """What keeps a value from being of a type, strictly: no text for a number, no truth value for a count."""
+    """What keeps a value from being of a type, strictly: no text for a number, no truth value for a count. One line for
+    each key where it is a mapping of known keys: the items of a list and the alternatives of a union are one misfit."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([place, *(str(x) for x in first["loc"] if isinstance(x, int))])
-        yield f"{place}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        said: dict[tuple[str, ...], str] = {}
+        for misfit in error.errors():
+            steps = _steps(value, misfit["loc"], misfit["type"] == "missing")
+            here = ".".join([place, *map(str, steps)])
+            line = {
+                "missing": f"{here}: no value; give {here}=...",
+                "extra_forbidden": f"{here}: unknown key",
+            }.get(misfit["type"], f"{here}={misfit['input']}: {misfit['msg'][0].lower()}{misfit['msg'][1:]}")
+            said.setdefault(tuple(step for step in steps if isinstance(step, str)), line)
+        yield from said.values()
+
+
+def _steps(value: Any, location: Sequence[int | str], missing: bool) -> list[int | str]:
+    """The keys and indices in a location of pydantic's, which names the alternatives of a union, too."""
+    steps: list[int | str] = []
+    for step in location:
+        if isinstance(step, int) or (isinstance(value, dict) and (step in value or missing)):
+            steps.append(step)
+            value = value.get(step) if isinstance(value, dict) else value[step]
+    return steps
 
 
 def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

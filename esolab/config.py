@@ -95,13 +95,15 @@ def judge(overrides: Sequence[str]) -> None:
         raise BadInput("\n".join(misfits))
 
 
-def _once(misfits: Iterable[str]) -> list[str]:
-    """Each misfit once: a value that others refer to by its own name is said where it stands first."""
+def _once(misfits: Sequence[str]) -> list[str]:
+    """Each misfit once: a value that others refer to by its own name is said where it stands first, and a key without a
+    value is not of a wrong type, too."""
     said: dict[tuple[str, str], str] = {}
     for misfit in misfits:
         setting, _, wrong = misfit.partition(": ")
         place, _, value = setting.partition("=")
-        said.setdefault((place.rpartition(".")[2] if value else place, f"{value}: {wrong}"), misfit)
+        if value != "None" or not any(other.startswith(f"{place}: no value; ") for other in misfits):
+            said.setdefault((place.rpartition(".")[2] if value else place, f"{value}: {wrong}"), misfit)
     return list(said.values())
 
 

@@ -80,6 +80,7 @@ def rollout(ragged):
         rewards=torch.arange(6.0).view(3, 2),
         good=torch.tensor([[True, True], [False, True], [True, False]]),
         advantages=10 * torch.arange(6.0).view(3, 2),
+        parts={"a": torch.arange(6.0).view(3, 2) + 0.5},
     )
 
 
@@ -92,6 +93,8 @@ def test_a_slice_of_a_rollout_slices_every_field(rollout):
     assert part.texts == [["c", "d"], ["e", "f"]]
     for name in ("temperatures", "logprobs", "rewards", "good", "advantages"):
         assert torch.equal(getattr(part, name), getattr(rollout, name)[1:])
+    assert part.parts["a"].tolist() == [[2.5, 3.5], [4.5, 5.5]]
+    assert rollout[[2, 0]].parts["a"].tolist() == [[4.5, 5.5], [0.5, 1.5]]
     own = {name: getattr(rollout, name) for name in ("branches", "finished", "temperatures", "logprobs")}
     assert type(Samples(**own)[:1]) is Samples
 
@@ -101,6 +104,7 @@ def test_pick_takes_one_answer_of_each_prompt(rollout):
     assert one.texts == [["b"], ["c"], ["f"]]
     assert one.rewards.tolist() == [[1.0], [2.0], [5.0]]
     assert one.advantages.tolist() == [[10.0], [20.0], [50.0]]
+    assert one.parts["a"].tolist() == [[1.5], [2.5], [5.5]]
     assert one.temperatures.tolist() == [[2.0], [pytest.approx(0.6)], [1.5]]
     assert one.finished.tolist() == [[False], [False], [True]]
     assert one.branches.lengths.tolist() == [[2], [2], [1]]

@@ -17,6 +17,7 @@ from esolab.config import CONF, build, resolve
 ROOT = Path(__file__).parents[1]
 YAMLS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))]
 LATER = {"method": 1, "logger": 2}  # arguments that a partial node is called with: (parts), (folder, config)
+GIVEN = {"callable": ["reward.function=esolab.rewards.base:check_lengths"], "http": ["reward.url=http://localhost"]}
 MIRRORS = {  # group: folder of its modules, and those that are not a choice
     "method": ("methods", {"base", "advantages", "onpolicy"}),
     "data": ("corpora", {"base", "alpaca", "grammar", "hub", "reading", "sources"}),
@@ -35,6 +36,8 @@ def needed(group: str, choice: str, policy_folder: Path) -> list[str]:
     """The overrides without which a choice cannot stand."""
     if (group, choice) == ("model", "hf"):
         return [f"model.path={policy_folder}"]
+    if group == "reward":
+        return GIVEN.get(choice, [])
     if group != "data":
         return []
     return ["model=gpt2", *([f"data.path={policy_folder}"] if choice == "file" else [])]  # tiny has 256 positions

@@ -329,7 +329,7 @@ def describe(rollout: Rollout) -> dict[str, float]:
 
     The entropy is that of the tempered distributions sampled from (the policy's own where the temperature is 1), a
     consistent estimate by the mean of -log p over their own samples, greedy answers left out. `reward/flat` is the
-    share of prompts whose answers all have the same reward.
+    share of prompts whose answers all have the same reward, `reward/<name>` the mean of a part of the reward.
     """
     rewards, lengths = rollout.rewards, rollout.branches.lengths.float()
     drawn = rollout.temperatures > 0
@@ -348,4 +348,5 @@ def describe(rollout: Rollout) -> dict[str, float]:
         numbers[f"length/{place}"] = lengths[:, j].mean()
         if temperature > 0:
             numbers[f"entropy/{place}"] = surprise[:, j].sum() / lengths[:, j].sum().clamp(min=1)
+    numbers |= {f"reward/{name}": values.nanmean() for name, values in rollout.parts.items()}
     return {name: float(value) for name, value in numbers.items()}

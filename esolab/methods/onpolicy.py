@@ -65,7 +65,9 @@ class OnPolicy(Method):
             texts = read(drawn.branches.ids, drawn.branches.lengths, self.parts.tokenizer)
             rewards, good = (x.to(self.device) for x in self.judge(batch, texts))
         worth = self.weigh(rewards, drawn.branches.lengths) * good
-        rollout = Rollout(**vars(drawn), texts=texts, rewards=rewards, good=good, advantages=worth)
+        rollout = Rollout(
+            **vars(drawn), texts=texts, rewards=rewards, good=good, advantages=worth, parts=self.reward_parts()
+        )
         self.last_rollout = (batch, rollout)
         self.rewards.setdefault(self.current_epoch, []).append(float(rewards.mean()))
         self.flat.append(bool((rewards == rewards[:, :1]).all()))
@@ -90,6 +92,10 @@ class OnPolicy(Method):
                 f"far, more than reward.max_bad_share={most}; the last batch got {' '.join(str(raw).split())[:200]}"
             )
         return rewards, good
+
+    def reward_parts(self) -> dict[str, Float[Tensor, "B K"]]:
+        """What a reward that is made of several has kept of each since its last call, see `Reward`."""
+        return {name: values.to(self.device) for name, values in getattr(self.parts.reward, "parts", {}).items()}
 
     def on_train_epoch_end(self) -> None:
         """Say when a whole epoch gave the method nothing to learn from."""

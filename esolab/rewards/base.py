@@ -15,7 +15,11 @@ from torch import Tensor
 
 @runtime_checkable
 class Reward(Protocol):
-    """Anything that scores answers; up is better. A function will do, a class where there is something to set."""
+    """Anything that scores answers; up is better. A function will do, a class where there is something to set.
+
+    One that is made of several may keep what each of them gave in its last call as `parts`, tensors [B, K] by name; the
+    mean of each is logged.
+    """
 
     def __call__(self, prompts: list[str], responses: list[list[str]], references: list[str]) -> Float[Tensor, "B K"]:
         """Score K answers to each of B prompts: float32, on the CPU.

@@ -1,5 +1,6 @@
 """A reward that returns what is no number: counted while it is seldom, the end of the run where it is not."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import esolab.run
 from esolab.config import resolve
 from esolab.data import collate
 from esolab.errors import BadInput
+from esolab.methods.base import describe
 from esolab.methods.eso import ESO
+from esolab.rewards.composite import Composite
 from esolab.rewards.rouge import Rouge
 from esolab.run import run
 
@@ -120,3 +123,34 @@ def test_a_result_of_another_shape_is_bad_whole(raw, judge):
     with pytest.raises(BadInput, match="reward: function gave no usable number for 100% of the answers"):
         judge(raw, most=0.99)
     assert judge(raw, most=1.0) == (64, 64)
+
+
+# a reward of several parts
+
+
+def test_the_mean_of_each_part_is_logged(tmp_path: Path) -> None:
+    config = resolve([*TINY, f"outputs={tmp_path}", "reward=composite", "reward.parts.length.weight=0.25"])
+    with (run(config) / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["reward/mean"]]
+    assert len(rows) == 2
+    for row in rows:
+        mean, rouge, length = (float(row[f"reward/{name}"]) for name in ("mean", "rougeL", "length"))
+        assert length < 0 < rouge
+        assert mean == pytest.approx(rouge + 0.25 * length, abs=1e-6)
+
+
+def test_a_rollout_keeps_the_parts_of_its_reward_and_describes_them_where_they_are_numbers(make_parts, rows):
+    def a(prompts, responses, references):
+        return [[1.0, float("nan"), 3.0, 5.0] for _ in responses]
+
+    def b(prompts, responses, references):
+        return [[0.5] * 4 for _ in responses]
+
+    reward = Composite({"a": {"reward": a, "weight": 1.0}, "b": {"reward": b, "weight": 2.0}}, max_bad_share=0.25)
+    method = ESO(make_parts(reward=reward), lam=1.0)
+    rollout = method.rollout(collate(rows))
+    assert rollout.good.tolist() == [[True, False, True, True]] * 16
+    assert rollout.rewards.tolist() == [[2.0, 4.0, 4.0, 6.0]] * 16  # the second: the mean of the others
+    assert rollout[:3].parts["b"].tolist() == [[0.5] * 4] * 3
+    found = describe(rollout)
+    assert (found["reward/a"], found["reward/b"], found["reward/mean"]) == (3.0, 0.5, 4.0)
