@@ -19,12 +19,14 @@ class Example:
 
     `span` are the characters of the prompt, [start, end), that may be shortened, from the left, when the prompt is too
     long for the policy: the input field, so that the instruction and the cue that asks for an answer survive.
+    `rejected` is a reply to which people (or the grammar) prefer the reference, where the corpus holds such pairs.
     """
 
     id: str
     prompt: str
     reference: str
     span: tuple[int, int]
+    rejected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,19 @@ def join(first: Tokens, second: Tokens) -> Tokens:
     return Tokens(torch.cat(pad, 1), torch.cat([first.lengths, second.lengths], 1))
 
 
+def rows_of(prompts: Tokens, branches: Tokens) -> Tokens:
+    """Each branch of [B, K, T] after its prompt of [B, P], as a row of its own: [B * K, P + T]."""
+    flat = Tokens(branches.ids.flatten(0, 1), branches.lengths.flatten())
+    rows = prompts.repeat(branches.ids.shape[1])
+    ids = torch.nn.functional.pad(rows.ids, (0, flat.ids.shape[1]))
+    places = rows.lengths[:, None] + torch.arange(flat.ids.shape[1], device=ids.device)
+    return Tokens(ids.scatter(1, places, flat.ids), rows.lengths + flat.lengths)
+
+
 def _take(column: Any, rows: Rows) -> Any:
-    """Some rows of a tensor, of Tokens or of a list, or of each of several by name."""
+    """Some rows of a tensor, of Tokens or of a list, or of each of several by name; none of what is not there."""
+    if column is None:
+        return None
     if isinstance(column, dict):
         return {name: _take(one, rows) for name, one in column.items()}
     return [column[i] for i in rows] if isinstance(column, list) and isinstance(rows, list) else column[rows]
@@ -83,13 +96,23 @@ def _take(column: Any, rows: Rows) -> Any:
 
 @dataclass(frozen=True)
 class Batch:
-    """One optimizer batch: tokens for the policy, text for the reward. Prompts [B, P], references [B, T]."""
+    """One optimizer batch: tokens for the policy, text for the reward. Prompts [B, P], references [B, T].
+
+    `rejected` [B, T] are the other replies where all examples are pairs; the references are then the chosen ones.
+    """
 
     ids: list[str]
     prompts: Tokens
     references: Tokens
     prompt_texts: list[str]
     reference_texts: list[str]
+    rejected: Tokens | None = None
+
+    @property
+    def pairs(self) -> Tokens:
+        """The chosen and the rejected reply of each prompt as its two branches, [B, 2, T]."""
+        assert self.rejected is not None, "a method with needs_pairs is given pairs only, see run.py"
+        return join(self.references.unsqueeze(), self.rejected.unsqueeze())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,7 +122,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tokens on another device (Lightning calls this)."""
-        return replace(self, prompts=self.prompts.to(device), references=self.references.to(device))
+        rejected = None if self.rejected is None else self.rejected.to(device)
+        return replace(self, prompts=self.prompts.to(device), references=self.references.to(device), rejected=rejected)
 
 
 @dataclass(frozen=True)

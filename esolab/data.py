@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,16 +20,23 @@ LONG_WORD = 40  # characters
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example with its token ids: prompt, and reference closed by the end token."""
+    """An example with its token ids: prompt; reference, and the rejected reply of a pair, closed by the end token."""
 
     example: Example
     prompt: list[int]
     reference: list[int]
+    rejected: list[int] | None = None
+
+    @property
+    def response(self) -> int:
+        """Tokens of the reference, or of the longer reply of a pair."""
+        return max(len(self.reference), len(self.rejected or ()))
 
 
 def encode(examples: Sequence[Example], tokenizer: Tokenizer, cache: Path | None = None) -> list[Encoded]:
     """Tokenise examples, each whole. Where there is a folder `cache`, the token ids of large corpora are kept in it."""
-    texts, replies = [e.prompt for e in examples], [e.reference for e in examples]
+    texts = [e.prompt for e in examples]
+    replies = [e.reference for e in examples] + [e.rejected for e in examples if e.rejected is not None]
     if cache is None:
         prompts, references = tokenizer.prompts(texts), tokenizer.responses(replies)
     else:
@@ -37,20 +44,22 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, cache: Path | None
     for example, prompt in zip(examples, prompts, strict=True):
         if not prompt:
             raise BadInput(f"data: the prompt of example {example.id!r} has no token; remove it or write a prompt")
-    return [Encoded(*parts) for parts in zip(examples, prompts, references, strict=True)]
+    others = iter(references[len(examples) :])
+    return [
+        Encoded(example, prompt, reference, None if example.rejected is None else next(others))
+        for example, prompt, reference in zip(examples, prompts, references[: len(examples)], strict=True)
+    ]
 
 
 def within(
     encoded: Sequence[Encoded], max_prompt: int, max_response: int, max_total: int | None = None
 ) -> list[Encoded]:
-    """The examples whose prompt, response and sum of both keep their limits, in tokens."""
+    """The examples whose prompt, response and sum of both keep their limits, in tokens; of a pair, both replies do."""
     total = max_total or max_prompt + max_response
     return [
         e
         for e in encoded
-        if len(e.prompt) <= max_prompt
-        and len(e.reference) <= max_response
-        and len(e.prompt) + len(e.reference) <= total
+        if len(e.prompt) <= max_prompt and e.response <= max_response and len(e.prompt) + e.response <= total
     ]
 
 
@@ -63,10 +72,8 @@ def shorten(examples: Sequence[Example], tokenizer: Tokenizer, max_prompt: int) 
     encoded, count = encode(examples, tokenizer), 0
     for i, whole in enumerate(encoded):
         if len(whole.prompt) > max_prompt:
-            encoded[i], count = (
-                Encoded(whole.example, _cut(whole.example, tokenizer, max_prompt), whole.reference),
-                count + 1,
-            )
+            encoded[i] = replace(whole, prompt=_cut(whole.example, tokenizer, max_prompt))
+            count += 1
     return encoded, count
 
 
@@ -110,13 +117,15 @@ def _cut_left(prompt: str, start: int, end: int, tokenizer: Tokenizer, limit: in
 
 
 def collate(rows: Sequence[Encoded]) -> Batch:
-    """One optimizer batch of encoded examples."""
+    """One optimizer batch of encoded examples, with pairs where all are."""
+    rejected = [row.rejected for row in rows if row.rejected is not None]
     return Batch(
         ids=[row.example.id for row in rows],
         prompts=Tokens.pack([row.prompt for row in rows]),
         references=Tokens.pack([row.reference for row in rows]),
         prompt_texts=[row.example.prompt for row in rows],
         reference_texts=[row.example.reference.strip() for row in rows],
+        rejected=Tokens.pack(rejected) if len(rejected) == len(rows) else None,
     )
 
 

@@ -23,6 +23,7 @@ from esolab.data import Encoded, collate, shorten
 from esolab.errors import BadInput, gather
 from esolab.logprobs import branch_logprobs
 from esolab.methods.onpolicy import read
+from esolab.methods.reward_model import RewardModel
 from esolab.policy import Policy, Tokenizer
 from esolab.sampling import decoding, noise_keys, sample
 from esolab.terminal import progress
@@ -122,6 +123,42 @@ class Evaluation:
                 scores[data][how] = metrics.summarise(own, answers)
                 lines += own
         return scores, lines
+
+    def preferences(
+        self, model: RewardModel, tests: Mapping[str, TestSet], label: str | None = None
+    ) -> tuple[Scores, list[dict[str, Any]]]:
+        """Let a reward model tell the replies of the test pairs apart, behind a bar if there is a label for it.
+
+        Pairs with a reply over `data.max_response` are left out and counted. Returns scores by data, see
+        metrics.summarise_pairs, and the lines of predictions.jsonl. Raises BadInput where a set has no pair left.
+        """
+        scores: Scores = {}
+        lines = []
+        with progress(disable=label is None) as bar:
+            task = bar.add_task(label or "", total=sum(len(test.rows) for test in tests.values()), note="pairs")
+            for data, test in tests.items():
+                rows = [row for row in test.rows if row.response <= test.max_new_tokens]
+                if not rows:
+                    raise BadInput(
+                        f"data.max_response={test.max_new_tokens}: all {len(test.rows):,} pairs of {data} have a longer "
+                        "reply; raise it"
+                    )
+                rewards: list[list[float]] = []
+                for start in range(0, len(rows), self.batch_size):
+                    rewards += model.compare(rows[start : start + self.batch_size]).tolist()
+                    bar.advance(task, min(self.batch_size, len(rows) - start))
+                longer = [len(row.reference) - len(row.rejected or ()) for row in rows]
+                found = metrics.summarise_pairs([chosen - rejected for chosen, rejected in rewards], longer)
+                scores[data] = {"preference": {**found, "left_out": len(test.rows) - len(rows)}}
+                lines += [_pair(data, row.example, *values) for row, values in zip(rows, rewards, strict=True)]
+        return scores, lines
+
+
+def _pair(data: str, example: Example, chosen: float, rejected: float) -> dict[str, Any]:
+    """A pair with its rewards, as predictions.jsonl keeps it."""
+    named = {"prompt": example.prompt, "chosen": example.reference, "rejected": example.rejected}
+    rewards = {"reward_chosen": chosen, "reward_rejected": rejected}
+    return {"id": example.id, "data": data, "decoding": "preference", **named, **rewards}
 
 
 def _line(data: str, how: str, example: Example, text: str) -> dict[str, Any]:

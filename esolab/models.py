@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from esolab.cache import Branches
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
 from esolab.policy import DROPOUTS, Policy, Tokenizer
+from esolab.store import content_hash
 
 EXACT = ("gpt2", "opt", "gpt_neox", "llama")  # families whose tree forward the tests compare with plain forwards
 END = "<|endoftext|>"
@@ -100,12 +100,8 @@ class Model:
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and bytes of the local files that are read, in order; "" where there are none."""
-        digest = hashlib.sha256()
-        for folder in dict.fromkeys(Path(place) for place in (self.path, self.tokenizer) if place is not None):
-            for file in sorted(file for file in folder.iterdir() if file.is_file() and file.name != "README.md"):
-                with file.open("rb") as content:
-                    digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-        return digest.hexdigest() if self.path or self.tokenizer else ""
+        folders = dict.fromkeys(Path(place) for place in (self.path, self.tokenizer) if place is not None)
+        return content_hash(*folders) if folders else ""
 
     def load_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         """The policy's tokenizer; `texts` (the training corpus) serve only where one has to be trained."""

@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from esolab.errors import BadInput
 from esolab.policy import Policy, Tokenizer
 
@@ -100,6 +102,36 @@ Trained by esolab {result["versions"]["esolab"]} (seed {result["seed"]}, protoco
 
 | data | decoding | ROUGE-1 | ROUGE-2 | ROUGE-L | GLEU | prompts |
 | --- | --- | --- | --- | --- | --- | --- |
+{scores}
+""",
+    )
+
+
+def save_reward_model(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, result: Mapping[str, Any]
+) -> None:
+    """Leave a folder that AutoModelForSequenceClassification opens, with a model card."""
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    scores = "\n".join(
+        f"| {data} | {row['accuracy']:.3f} | {row['calibration']:.3f} | {row['margin']:.3f} | {row['n']} |"
+        for data, kinds in result["scores"].items()
+        for row in kinds.values()
+    )
+    write_text(
+        folder / "README.md",
+        f"""---
+library_name: transformers
+pipeline_tag: text-classification
+---
+# {result["model"]} as a reward model of {result["data"]}
+
+Trained by esolab {result["versions"]["esolab"]} (seed {result["seed"]}, protocol {result["protocol"]}, configuration
+{result["config_hash"]}, in `config.yaml` beside this folder). Its one label is the reward of a text: prompt, reply, end
+token, with nothing between them. `reward=preference reward.path=DIR` takes it as a reward.
+
+| data | accuracy | calibration error | margin | pairs |
+| --- | --- | --- | --- | --- |
 {scores}
 """,
     )

@@ -24,6 +24,7 @@ from esolab.errors import BadInput, gather
 from esolab.evaluate import Evaluation, TestSet, reference_loss
 from esolab.loggers import MetricsFile, closing
 from esolab.methods.base import Method, Parts
+from esolab.methods.reward_model import RewardModel, finish
 from esolab.models import Model
 from esolab.policy import Policy, Tokenizer
 from esolab.terminal import console, log, logged
@@ -57,7 +58,7 @@ class Place:
     model: Model
     corpus: Corpus  # to train on
     tests: dict[str, Corpus]  # to answer
-    fingerprints: list[str]  # of the local files of the model, of the corpus, of each test corpus
+    fingerprints: list[str]  # of the local files of the model, of the corpus, of each test corpus, of the reward
 
 
 def locate(config: Mapping[str, Any]) -> Place:
@@ -66,6 +67,8 @@ def locate(config: Mapping[str, Any]) -> Place:
     tests = {n: corpus if n == own else build(config["corpora"][n]) for n in config["evaluation"]["data"]}
     model: Model = build(config["model"])
     read = [model.fingerprint(), corpus.fingerprint(), *(c.fingerprint() for c in tests.values())]
+    judge = getattr(build(config["reward"]), "fingerprint", lambda: "")()  # of a reward that is a model
+    read += [judge] if judge else []
     name = results.identity(config, read)
     return Place(name, results.run_folder(config, name), model, corpus, tests, read)
 
@@ -87,6 +90,9 @@ def _run(config: dict[str, Any], place: Place) -> None:
     corpora = {config["choices"]["data"]: place.corpus, **place.tests}
     splits = gather({**corpora, "model": model.fetch})  # all that is out of reach is said together
     _check_positions(model, corpora, config)
+    make = build(config["method"])
+    if getattr(make.func, "needs_pairs", False):
+        _check_pairs(make.func, splits, place, config)
     training: Splits = splits[config["choices"]["data"]]
     tokenizer = model.load_tokenizer([f"{e.prompt}{e.reference}" for e in training.train])
     train, dev, dropped, dropped_dev = _training_rows(training, tokenizer, place.corpus, config)
@@ -103,11 +109,11 @@ def _run(config: dict[str, Any], place: Place) -> None:
         f"{sum(t.shortened for t in tests.values()):,} shortened"
     )
 
-    score = partial(evaluation.score, policy, tokenizer, tests, config["seed"])
+    method: Method = make(_parts(config, policy, tokenizer, trainer, len(train)))
+    score = _scoring(method, evaluation, tests, config["seed"])
     before = score(f"{label}: before training")[0] if evaluation.before else None
-    method: Method = build(config["method"])(_parts(config, policy, tokenizer, trainer, len(train)))
     fit(method, trainer, train, config, folder, _dev_scores(method, evaluation, dev, place.corpus, config["seed"]))
-    policy.to(trainer.device)  # Lightning hands it back on the CPU
+    method.policy.to(trainer.device)  # Lightning hands it back on the CPU
     if getattr(method, "lam", 0) > 0 and not method.rewards:
         log.warning(
             f"{label}: no epoch was active (see method.active_epochs, trainer.epochs, trainer.max_steps): this is SFT"
@@ -133,10 +139,14 @@ def _run(config: dict[str, Any], place: Place) -> None:
         "peak_rss_bytes": results.peak_rss_bytes(),
         "versions": results.versions(),
         "git_commit": results.git_commit(),
-        "device": str(policy.device),
+        "device": str(method.policy.device),
         "threads": trainer.threads,
     }
-    results.save_policy(policy, tokenizer, folder / "policy", result)
+    if isinstance(method, RewardModel):
+        inner = finish(method.policy.network, tokenizer, (row.example.reference for row in train))
+        results.save_reward_model(method.policy.network, inner, folder / "reward_model", result)
+    else:
+        results.save_policy(policy, tokenizer, folder / "policy", result)
     results.write_json(folder / "result.json", result)
     log.info(f"{label}: finished in {result['timing']['wall_seconds']:.0f} s")
 
@@ -146,6 +156,28 @@ def _setting(config: Mapping[str, Any], place: Place) -> str:
     rest = {k: v for k, v in config.items() if k not in ("method", "sampling", "reward", "protocol")}
     rest["choices"] = {**config["choices"], "method": "", "reward": ""}
     return results.identity(rest, place.fingerprints[:2])
+
+
+def _scoring(method: Method, evaluation: Evaluation, tests: Mapping[str, TestSet], seed: int) -> Callable[..., Any]:
+    """What scores the method's policy on test sets, called with a label for its bar: by its answers, or, of a reward
+    model, by the pairs that it tells apart."""
+    if isinstance(method, RewardModel):
+        return partial(evaluation.preferences, method, tests)
+    return partial(evaluation.score, method.policy, method.parts.tokenizer, tests, seed)
+
+
+def _check_pairs(method: type[Method], splits: Mapping[str, Any], place: Place, config: Mapping[str, Any]) -> None:
+    """Refuse a corpus without pairs where the method learns from pairs, or is scored by them."""
+    own, label = config["choices"]["data"], config["choices"]["method"]
+    used = {own: [*splits[own].train, *splits[own].dev]}
+    if issubclass(method, RewardModel):
+        used = {name: [*used.get(name, ()), *splits[name].test] for name in dict.fromkeys((own, *place.tests))}
+    for name, examples in used.items():
+        if lone := sum(example.rejected is None for example in examples):
+            raise BadInput(
+                f"data={name}: {lone:,} of {len(examples):,} examples have no rejected reply, and method={label} compares "
+                "pairs; take data=preferences, data=hh, or data=file with data.rejected=COLUMN"
+            )
 
 
 def _check_positions(model: Model, corpora: Mapping[str, Corpus], config: Mapping[str, Any]) -> None:
@@ -199,15 +231,21 @@ def _dev_scores(
     method: Method, evaluation: Evaluation, dev: list[Encoded], corpus: Corpus, seed: int
 ) -> Callable[[], dict[str, float]]:
     """Loss on the dev references and scores of the dev prompts, for metrics.csv."""
-    test = TestSet("dev", dev, corpus.max_response, 0)
-    policy, tokenizer = method.parts.policy, method.parts.tokenizer
+    tests = {"dev": TestSet("dev", dev, corpus.max_response, 0)}
 
     def score() -> dict[str, float]:
         if not dev:
             return {}
-        scores, _ = evaluation.score(policy, tokenizer, {"dev": test}, seed)
-        named = {f"dev/{how}/{k}": v for how, row in scores["dev"].items() for k, v in row.items() if k != "n"}
-        return {"dev/loss": reference_loss(policy, dev, evaluation.batch_size), **named}
+        scores, _ = _scoring(method, evaluation, tests, seed)()
+        named = {
+            f"dev/{how}/{k}": v
+            for how, row in scores["dev"].items()
+            for k, v in row.items()
+            if k not in ("n", "left_out") and v is not None
+        }
+        if isinstance(method, RewardModel):
+            return {"dev/loss": named.pop("dev/preference/loss"), **named}
+        return {"dev/loss": reference_loss(method.policy, dev, evaluation.batch_size), **named}
 
     return score
 
@@ -260,6 +298,7 @@ def _train_record(method: Method, examples: int, dropped: int, trainer: Trainer)
         "forward_tokens": method.counts["forward_tokens"],
         "backward_tokens": method.counts["backward_tokens"],
         "bad_rewards": method.counts["bad_rewards"],
+        "clipped_rewards": method.counts["clipped_rewards"],
         "final_reward": sum(last) / len(last) if last else None,
     }
 

@@ -22,6 +22,16 @@ LARGE = 1 << 23  # characters; a smaller corpus is tokenised within some seconds
 Ids = list[list[int]]
 
 
+def content_hash(*folders: Path) -> str:
+    """SHA-256 over the names and bytes of the files in folders, in order; model cards are left out."""
+    found = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(file for file in folder.iterdir() if file.is_file() and file.name != "README.md"):
+            with file.open("rb") as content:
+                found.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
 def kept(folder: Path, tokenizer: Tokenizer, prompts: Sequence[str], references: Sequence[str]) -> tuple[Ids, Ids]:
     """Token ids of prompts and of references; where they are many they are kept in a folder, which may be deleted at
     any time, and read back from there."""

@@ -188,6 +188,14 @@ def rows(tokenizer: Tokenizer) -> list[Encoded]:
 
 
 @pytest.fixture(scope="session")
+def pairs(rows: list[Encoded], tokenizer: Tokenizer) -> list[Encoded]:
+    """The sixteen examples with rejected replies of 2 to 6 tokens, the end included: other letters, other lengths."""
+    replies = [row.example.reference for row in rows]
+    examples = [replace(row.example, rejected=replies[(i + 7) % 16]) for i, row in enumerate(rows)]
+    return encode(examples, tokenizer)
+
+
+@pytest.fixture(scope="session")
 def fixture_f() -> Callable[[], dict[str, Tensor]]:
     """Fixture F of methods.md section 4, anew at each call: logits [2, 4, 3, 5] (already shifted), tokens, lengths,
     rewards, mask, and the token log-probs of these logits; float64, logits with a gradient."""

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from esolab.batch import Batch, Rollout, Samples, Tokens, join
+from esolab.batch import Batch, Rollout, Samples, Tokens, join, rows_of
 
 
 def rows(tokens: Tokens) -> list[list[int]]:
@@ -111,3 +113,29 @@ def test_pick_takes_one_answer_of_each_prompt(rollout):
     for b, j in enumerate((1, 0, 1)):
         assert torch.equal(one.branches.ids[b, 0], rollout.branches.ids[b, j])
         assert torch.equal(one.logprobs[b, 0], rollout.logprobs[b, j])
+
+
+@pytest.fixture
+def pairs():
+    return Batch(
+        ids=["x", "y"],
+        prompts=Tokens.pack([[1], [2, 2]]),
+        references=Tokens.pack([[4, 0], [5, 5, 0]]),
+        prompt_texts=["px", "py"],
+        reference_texts=["rx", "ry"],
+        rejected=Tokens.pack([[6, 6, 6, 0], [7, 0]]),
+    )
+
+
+def test_the_replies_of_a_pair_are_two_branches_the_chosen_one_first(pairs):
+    assert rows(pairs.pairs) == [[4, 0], [6, 6, 6, 0], [5, 5, 0], [7, 0]]
+    assert rows(pairs[1:].pairs) == rows(pairs[[1]].pairs) == [[5, 5, 0], [7, 0]]
+    assert pairs.to(torch.device("meta")).rejected.ids.is_meta
+    assert replace(pairs, rejected=None)[:1].rejected is None
+    assert replace(pairs, rejected=None).to(torch.device("meta")).rejected is None
+
+
+def test_branches_after_their_prompts_are_rows_of_their_own(ragged):
+    prompts, branches = ragged([3, 1, 2], seed=1), ragged([[2, 4], [0, 1], [4, 3]], seed=2)
+    first, last = rows(prompts), rows(branches)
+    assert rows(rows_of(prompts, branches)) == [first[i // 2] + branch for i, branch in enumerate(last)]

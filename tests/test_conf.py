@@ -19,7 +19,7 @@ YAMLS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))
 LATER = {"method": 1, "logger": 2}  # arguments that a partial node is called with: (parts), (folder, config)
 GIVEN = {"callable": ["reward.function=esolab.rewards.base:check_lengths"], "http": ["reward.url=http://localhost"]}
 MIRRORS = {  # group: folder of its modules, and those that are not a choice
-    "method": ("methods", {"base", "advantages", "onpolicy"}),
+    "method": ("methods", {"base", "advantages", "onpolicy", "pairs"}),
     "data": ("corpora", {"base", "alpaca", "grammar", "hub", "reading", "sources"}),
     "reward": ("rewards", {"base"}),
 }
@@ -29,6 +29,8 @@ MIRRORS = {  # group: folder of its modules, and those that are not a choice
 def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("policy")
     GPT2Config(n_positions=1024).save_pretrained(folder)
+    scorer = GPT2Config(num_labels=1, architectures=["GPT2ForSequenceClassification"])
+    scorer.save_pretrained(folder / "reward_model")
     return folder
 
 
@@ -36,6 +38,8 @@ def needed(group: str, choice: str, policy_folder: Path) -> list[str]:
     """The overrides without which a choice cannot stand."""
     if (group, choice) == ("model", "hf"):
         return [f"model.path={policy_folder}"]
+    if (group, choice) == ("reward", "preference"):
+        return [f"reward.path={policy_folder}"]
     if group == "reward":
         return GIVEN.get(choice, [])
     if group != "data":
@@ -71,7 +75,7 @@ def test_the_groups_are_those_of_the_design() -> None:
     )
     choices = {group: {c for g, c in YAMLS if g == group} for group in groups}
     assert choices["model"] >= {"tiny", "gpt2", "gpt2_medium", "opt_350m", "pythia_2_8b", "hf"}
-    assert choices["data"] >= {"newswire", "dolly", "xsum", "self_instruct", "vicuna", "hh", "file"}
+    assert choices["data"] >= {"newswire", "preferences", "dolly", "xsum", "self_instruct", "vicuna", "hh", "file"}
     assert choices["logger"] >= {"csv", "tensorboard", "wandb"}
     assert choices["protocol"] == {"paper", "released"}
 

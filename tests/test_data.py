@@ -1,5 +1,7 @@
 """Examples to batches: limits, shortening, order, and what a batch holds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -184,3 +186,39 @@ def test_a_text_without_blanks_is_cut_inside_and_no_more_than_needed(bpe: Tokeni
 def test_a_prompt_of_which_nothing_is_left_is_refused(bpe: Tokenizer) -> None:
     with pytest.raises(BadInput, match=r"data.max_prompt: the prompt of example 'a' has 0 tokens"):
         shorten([Example("a", "\N{GREEK SMALL LETTER ALPHA}" * 3, "yes", (0, 3))], bpe, 1)
+
+
+PAIR = Example("pair", "Who?", "Nobody.", (0, 4), "Some say that it was the baker.")
+
+
+def test_a_rejected_reply_is_closed_as_a_reference_is(bpe: Tokenizer) -> None:
+    alone = Example("alone", "Why?", "So.", (0, 4))
+    first, second, third = encode([PAIR, alone, PAIR], bpe)
+    assert second.rejected is None
+    assert first.rejected == third.rejected == bpe.responses([PAIR.rejected or ""])[0]
+    assert (first.reference, second.reference) == tuple(bpe.responses(["Nobody.", "So."]))
+    assert (first.response, second.response) == (len(first.rejected or ()), len(second.reference))
+
+
+def test_limits_hold_for_both_replies_of_a_pair() -> None:
+    sizes = [(5, 3, 4), (5, 4, 3), (5, 5, 1), (5, 1, 5), (6, 4, 4)]
+    rows = [replace(encoded(p, chosen), rejected=[8] * rejected) for p, chosen, rejected in sizes]
+    assert within(rows, 6, 4, 9) == rows[:2]
+    assert within(rows, 6, 4) == [*rows[:2], rows[4]]
+
+
+def test_a_batch_has_pairs_where_all_its_examples_are(bpe: Tokenizer) -> None:
+    first, second = encode([PAIR, replace(PAIR, id="other", rejected="No.")], bpe)
+    batch = collate([first, second])
+    assert batch.rejected is not None
+    assert batch.rejected.lengths.tolist() == [len(first.rejected or ()), len(second.rejected or ())]
+    assert batch.rejected.ids[0].tolist() == first.rejected
+    assert collate([first, replace(second, rejected=None)]).rejected is None
+
+
+def test_a_shortened_prompt_keeps_both_replies(bpe: Tokenizer) -> None:
+    (whole,) = encode([replace(PAIR, prompt="Who of them was it? Who?", span=(0, 20))], bpe)
+    (cut,), count = shorten([whole.example], bpe, len(whole.prompt) - 1)
+    assert count == 1
+    assert cut == replace(whole, prompt=cut.prompt)
+    assert len(cut.prompt) < len(whole.prompt)

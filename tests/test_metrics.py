@@ -1,4 +1,5 @@
 import json
+import math
 import random
 import string
 import subprocess
@@ -9,7 +10,17 @@ import pytest
 from nltk.translate.gleu_score import sentence_gleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from esolab.metrics import ROUGE, distinct2, gleu, gleu_char, length, score, summarise, tokenise
+from esolab.metrics import (
+    ROUGE,
+    distinct2,
+    gleu,
+    gleu_char,
+    length,
+    score,
+    summarise,
+    summarise_pairs,
+    tokenise,
+)
 
 XSUM = Path(__file__).parents[1].parent / "shared" / "data" / "xsum"
 REFERENCE, ANSWER = "the cats are sitting on the mats", "a cat sat on the mat"
@@ -188,3 +199,29 @@ def test_importing_loads_neither_nltk_nor_torch():
     code = "import sys, esolab.metrics; print([name for name in ('nltk', 'torch', 'scipy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_pairs_by_hand():
+    found = summarise_pairs([1.2 - 0.4, -0.3 - 0.1, 0.0], [3, -2, 0])
+    assert found["n"] == 3
+    assert found["loss"] == pytest.approx(0.6590876996358919, rel=1e-12)  # oracles.json: bt.loss
+    assert found["accuracy"] == 0.5  # bt.acc tie=.5
+    assert (found["accuracy_longer"], found["accuracy_shorter"]) == (1.0, 0.0)  # what a length detector has
+    assert found["margin"] == pytest.approx(0.4 / 3)
+    sure = [1 / (1 + math.exp(-m)) for m in (0.8, 0.4, 0.0)]  # 0.69, 0.60, 0.5: bins of their own
+    assert found["calibration"] == pytest.approx((abs(1 - sure[0]) + sure[1] + 0) / 3)
+
+
+def test_calibration_is_of_bins_and_0_where_confidence_is_right():
+    """Three of four right at a confidence of 3/4."""
+    margin = math.log(3)
+    assert summarise_pairs([margin] * 3 + [-margin], [0] * 4)["calibration"] == pytest.approx(0, abs=1e-12)
+    assert summarise_pairs([margin] * 4, [0] * 4)["calibration"] == pytest.approx(0.25)
+
+
+def test_pairs_at_the_ends():
+    found = summarise_pairs([1000.0, -1000.0], [1, 1])
+    assert (found["loss"], found["accuracy"], found["accuracy_shorter"]) == (500.0, 0.5, None)
+    for margins, longer in (([], []), ([1.0], [])):
+        with pytest.raises(ValueError, match="one length per margin"):
+            summarise_pairs(margins, longer)

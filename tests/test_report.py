@@ -80,3 +80,28 @@ def test_runs_of_one_seed_have_no_such_table(folder: Path) -> None:
     console = Console(width=200, record=True, file=StringIO())
     show([*folder.glob("method=*,seed=1,*")], console)
     assert "over seeds" not in console.export_text()
+
+
+def test_reward_models_have_a_table_of_their_own(folder: Path) -> None:
+    """They leave no answers: neither a row among those that do, nor a difference from SFT."""
+    row = {"n": 1000, "loss": 0.5, "accuracy": 0.75, "accuracy_longer": None, "accuracy_shorter": 0.5}
+    row |= {"calibration": 0.0625, "margin": 1.5, "left_out": 0}
+    (run,) = folder.glob("method=drl*")
+    found = json.loads((run / "result.json").read_text())
+    scores = {"d": {"preference": row}}
+    (run / "result.json").write_text(
+        json.dumps({**found, "method": "reward_model", "scores": scores, "before": scores})
+    )
+    (run / "predictions.jsonl").write_text(json.dumps({"data": "d", "decoding": "preference", "id": "a"}) + "\n")
+    console = Console(width=200, record=True, file=StringIO())
+    show([folder], console)
+    text = console.export_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("│ REWARD_MODEL"))
+    assert [cell.strip() for cell in line.strip("│").split("│")] == [
+        *("REWARD_MODEL", "1,000", "0.750", "", "0.500", "0.062", "1.500")
+    ]
+    assert "REWARD_MODEL scores" not in text
+    console = Console(width=200, record=True, file=StringIO())
+    show([run], console)
+    assert "test pairs told apart" in console.export_text()
+    assert "ROUGE-L" not in console.export_text()

@@ -1,5 +1,7 @@
 """Token ids that have been made are read back, whatever happens to the file."""
 
+from dataclasses import replace
+
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
@@ -82,3 +84,13 @@ def test_a_folder_that_cannot_be_written_is_no_harm(made, tmp_path, caplog):
     below = tmp_path / "file" / "below"
     assert encode(EXAMPLES, tokenizer(), below) == encode(EXAMPLES, tokenizer(), below)
     assert "not kept" in caplog.text
+
+
+def test_pairs_are_kept_with_both_replies(made, tmp_path):
+    pairs = [replace(e, rejected=f"w{i} w2") if i % 3 else e for i, e in enumerate(EXAMPLES)]
+    first, second = (encode(pairs, tokenizer(), tmp_path) for _ in range(2))
+    assert made == [40]
+    assert first == second == encode(pairs, tokenizer())
+    assert [row.rejected for row in second[:3]] == [None, [1, 2, 49], [2, 2, 49]]
+    encode(EXAMPLES, tokenizer(), tmp_path)
+    assert len(made) == 3  # without the rejected replies it is another corpus

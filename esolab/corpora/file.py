@@ -15,7 +15,7 @@ from esolab.errors import BadInput
 
 @dataclass(frozen=True)
 class File(FromFiles):
-    """Records with a column for the prompt and one for the reference.
+    """Records with a column for the prompt, one for the reference and, of pairs, one for the rejected reply.
 
     `template` makes the prompt of several columns: text with {column} fields. What is shortened in a prompt that is too
     long is then the column `prompt` if the template has it, else the template's last column that is not blank.
@@ -25,6 +25,7 @@ class File(FromFiles):
 
     prompt: str = "prompt"
     reference: str = "reference"
+    rejected: str | None = None
     id: str | None = None
     template: str | None = None
 
@@ -34,7 +35,7 @@ class File(FromFiles):
         return super().__call__()
 
     def example(self, row: Row) -> Example:
-        """The prompt column, or the filled template; the reference column; the id column if one is named."""
+        """The prompt column, or the filled template; the reference column; those of id and rejected if named."""
         prompt, spans = "", {}
         for literal, column in self._pieces():
             prompt += literal
@@ -46,7 +47,8 @@ class File(FromFiles):
         if not spans:
             raise BadInput(f"{row.place}: the prompt is empty")
         span = spans.get(self.prompt, list(spans.values())[-1])
-        return Example(row.key(self.id) if self.id else "", prompt, row.text(self.reference), span)
+        rejected = row.text(self.rejected) if self.rejected else None
+        return Example(row.key(self.id) if self.id else "", prompt, row.text(self.reference), span, rejected)
 
     def _pieces(self) -> list[tuple[str, str | None]]:
         """The template as pairs of literal text and the column that follows it."""

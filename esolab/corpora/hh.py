@@ -19,7 +19,7 @@ SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection
 class HH(FromHub):
     """Records with chosen and rejected, whole dialogues that differ in the last reply. The reference is the chosen one.
 
-    Always left out, and counted: records without the cue, with an empty chosen reply, or whose prompts differ.
+    Always left out, and counted: records without the cue, with an empty reply, or whose prompts differ.
     """
 
     name: ClassVar[str] = "hh"
@@ -53,9 +53,9 @@ class HH(FromHub):
         return merged
 
     def example(self, row: Row) -> Example | None:
-        """The dialogue up to and including the last cue, and the chosen reply with the blank that follows the cue."""
+        """The dialogue up to and including the last cue, and both replies with the blank that follows the cue."""
         prompt, cue, reply = row.text("chosen").rpartition(CUE)
-        other, _, _ = row.text("rejected").rpartition(CUE)
-        if not cue or not reply.strip() or other != prompt:
+        other, _, rejected = row.text("rejected").rpartition(CUE)
+        if not cue or not reply.strip() or not rejected.strip() or other != prompt:
             return None
-        return Example("", prompt + CUE, reply.rstrip(), (0, len(prompt + CUE)))
+        return Example("", prompt + CUE, reply.rstrip(), (0, len(prompt + CUE)), rejected.rstrip())

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice, product
+from typing import ClassVar
 
 from esolab.batch import Example
 from esolab.corpora.base import Splits
@@ -124,6 +125,8 @@ class Newswire:
     The wire is cut into test, dev and train, in this order: the test split is the same whatever the size of the others.
     """
 
+    name: ClassVar[str] = "newswire"
+
     max_prompt: int
     max_response: int
     train: int
@@ -135,17 +138,21 @@ class Newswire:
         sizes = {"test": self.test, "dev": self.dev, "train": self.train}
         for name, size in sizes.items():
             if size < (name == "test"):
-                raise BadInput(f"data.{name}={size}: newswire needs train >= 0, dev >= 0 and test >= 1 examples.")
+                raise BadInput(f"data.{name}={size}: {self.name} needs train >= 0, dev >= 0 and test >= 1 examples.")
         if (total := sum(sizes.values())) > LARGEST:
             raise BadInput(
-                f"newswire: {total:,} examples are asked for, the grammar gives {LARGEST:,}. Lower data.train."
+                f"{self.name}: {total:,} examples are asked for, the grammar gives {LARGEST:,}. Lower data.train."
             )
         stories = wire()
         test, dev, train = (
-            [told.example(f"newswire/{split}/{i}") for i, told in enumerate(islice(stories, size))]
+            [self.example(told, f"{self.name}/{split}/{i}") for i, told in enumerate(islice(stories, size))]
             for split, size in sizes.items()
         )
         return Splits(test, train, dev, "written by esolab's grammar", "test, dev, train, in the order of writing")
+
+    def example(self, told: Telling, id: str) -> Example:
+        """A telling as an example of this corpus."""
+        return told.example(id)
 
     def fingerprint(self) -> str:
         """Nothing is read from disk."""

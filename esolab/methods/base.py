@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from esolab.batch import Batch, Rollout, join
+from esolab.batch import Batch, Rollout, Tokens, join
 from esolab.cache import Read
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
@@ -112,6 +112,7 @@ class Method(pl.LightningModule):
     the tree of its branches; every term is weighted by its share of the whole batch, so the cut changes nothing.
     """
 
+    needs_pairs: ClassVar[bool] = False  # learns from a chosen and a rejected reply to each prompt
     min_k: ClassVar[int] = 1  # answers per prompt that the method cannot do without
     even_k: ClassVar[str] = ""  # what to say of an odd {k}, where the method needs an even one
     sft_weight: float = 1.0  # of the likelihood term while the method's own loss is active
@@ -125,6 +126,7 @@ class Method(pl.LightningModule):
         self.seconds: dict[str, float] = defaultdict(float)  # of the current step, by phase
         self.spent: dict[str, float] = defaultdict(float)  # of the whole run, by phase
         self.step_seconds: list[float] = []
+        self.numbers: dict[str, float] = defaultdict(float)  # of the current step, for metrics.csv
         self.counts: Counter[str] = Counter()  # of the whole run: steps and tokens
         self.rng: tuple[Tensor, list[Tensor]] | None = None  # of a checkpoint that has been loaded
         self.reads: Reads | None = None  # the prompts of the current step, where they are read once
@@ -138,6 +140,15 @@ class Method(pl.LightningModule):
     def rollout(self, batch: Batch) -> Rollout:
         """Answers of the policy to a whole batch; only called while active."""
         raise TypeError(f"{type(self).__name__} does not sample")
+
+    @property
+    def alone(self) -> bool:
+        """Whether every branch is scored after a prompt of its own: under dropout no two share a mask."""
+        return self.policy.dropout
+
+    def branches(self, batch: Batch) -> Tokens:
+        """What of a batch is scored beside the policy's own answers, [B, K, T]: its references, or its pairs."""
+        return batch.pairs if self.needs_pairs else batch.references.unsqueeze()
 
     def shares(self, rollout: Rollout) -> Float[Tensor, "B"]:
         """Weight of each prompt's own loss in the batch, from the whole batch on this rank."""
@@ -160,6 +171,7 @@ class Method(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> None:
         """One optimizer step on one Batch."""
         self.seconds.clear()
+        self.numbers.clear()
         self.reads = self.read(batch) if self.active else None
         try:
             self._step(batch)
@@ -176,7 +188,7 @@ class Method(pl.LightningModule):
             del reads  # what gradients needed of the prompts
             if rollout is not None:
                 losses |= self.add_gradients(rollout)
-            metrics |= self.optimizer_step_and_schedule(batch, losses)
+            metrics |= self.numbers | self.optimizer_step_and_schedule(batch, losses)
         before = self.counts["forward_tokens"]
         self.count(batch, rollout, scored, read_once)
         metrics |= {"loss": sum(losses.values()), **{f"loss/{term}": value for term, value in losses.items()}}
@@ -228,19 +240,19 @@ class Method(pl.LightningModule):
         Forward tokens are all that went through the network, to answer and to score; backward tokens those that
         gradients went through (the measurements of `watch` left out). The last token of a branch goes through nothing.
         """
-        prompts, branches = int(batch.prompts.lengths.sum()), [batch.references.lengths[:, None]]
+        prompts, branches = int(batch.prompts.lengths.sum()), [self.branches(batch).lengths]
         branches += [] if scored is None else [scored.branches.lengths]
         tokens = sum(int(b.sum()) for b in branches)
         inner = sum(int((b - 1).clamp(min=0).sum()) for b in branches)
         k = sum(b.shape[1] for b in branches)
         again = self.parts.micro_k is not None and self.parts.micro_k < k  # see branch_logprobs
-        read = prompts * (k if self.policy.dropout else 1)
+        read = prompts * (k if self.alone else 1)
         self.counts["steps"] += 1
         self.counts["scored_tokens"] += tokens
         self.counts["backward_tokens"] += read + inner
         self.counts["forward_tokens"] += read + inner
         if again:
-            self.counts["forward_tokens"] += inner + (read if self.policy.dropout else 0)
+            self.counts["forward_tokens"] += inner + (read if self.alone else 0)
         if rollout is not None:
             sampled = int(rollout.branches.lengths.sum())
             self.counts["sampled_tokens"] += sampled
@@ -257,26 +269,34 @@ class Method(pl.LightningModule):
         its prompts where they have been read already; they serve once."""
         if sft_weight is None:
             sft_weight = 1.0 if rollout is None else self.sft_weight
-        sft = sft_weights(batch.references.lengths, self.parts.sft.reduction) * self._rank_share(batch) * sft_weight
+        sft = self.sft_shares(batch) * sft_weight
         own = None if rollout is None else self.shares(rollout)
         losses: dict[str, float] = defaultdict(float)
         parts: Sequence[tuple[list[int], Read | None]] = reads or [(r, None) for r in self.micro_batches(batch)]
         for rows, read in parts:
-            branches = batch.references[rows].unsqueeze()
+            branches = self.branches(batch)[rows]
             if rollout is not None:
                 branches = join(rollout.branches[rows], branches)
             logprobs = branch_logprobs(self.policy, batch.prompts[rows], branches, self.parts.micro_k, read)
             terms = {"sft": -(sft[rows] * logprobs[:, -1].sum(-1)).sum()}
             if rollout is not None and own is not None:
                 terms["own"] = (own[rows] * self.own_loss(rollout[rows], logprobs[:, :-1])).sum()
-            self.manual_backward(torch.stack(list(terms.values())).sum())
-            for name, term in terms.items():
-                losses[name] += float(term.detach())
+            self.descend(terms, losses)
         return dict(losses)
 
     def micro_batches(self, batch: Batch) -> list[list[int]]:
         """The prompts of each forward and backward: those of like length together, so that few places are padding."""
         return like_lengths(batch.prompts.lengths, self.parts.micro_batch)
+
+    def descend(self, terms: dict[str, Tensor], losses: dict[str, float]) -> None:
+        """Add the gradients of the terms of a micro-batch, and their values to those of the batch."""
+        self.manual_backward(torch.stack(list(terms.values())).sum())
+        for name, term in terms.items():
+            losses[name] += float(term.detach())
+
+    def sft_shares(self, batch: Batch) -> Float[Tensor, "B"]:
+        """Weight of each reference's summed log-prob in the batch of all ranks."""
+        return sft_weights(batch.references.lengths, self.parts.sft.reduction) * self._rank_share(batch)
 
     def _rank_share(self, batch: Batch) -> float:
         """This rank's tokens (or prompts) over the ranks' mean: gradients are averaged over ranks afterwards."""

@@ -21,6 +21,14 @@ from esolab.results import SCHEMA, read_lines
 from esolab.stats import paired_bootstrap, verdict
 
 COLUMNS = (("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L"), ("gleu", "GLEU"), ("length", "words"))
+PREFERENCE = (
+    ("n", "pairs"),
+    ("accuracy", "accuracy"),
+    ("accuracy_longer", "chosen longer"),
+    ("accuracy_shorter", "chosen shorter"),
+    ("calibration", "calibration error"),
+    ("margin", "margin"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,9 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
     runs = read_runs(folders)
     names = label(runs)
     for data in dict.fromkeys(d for run in runs for d in run.result["scores"]):
-        console.print(_table(data, runs, names))
+        for table in (_table(data, runs, names), _preferences(data, runs, names)):
+            if table is not None:
+                console.print(table)
         if (summary := _over_seeds(data, runs)) is not None:
             console.print(summary)
     for run in runs:
@@ -129,12 +139,12 @@ def _over_seeds(data: str, runs: Sequence[Run]) -> Table | None:
     """Runs that differ in nothing but their seed as one row: mean and standard deviation, and what they cost."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if data in run.result["scores"] and "but_for_seed" in run.result:
+        if _answered(run.result["scores"], data) and "but_for_seed" in run.result:
             groups.setdefault(run.result["but_for_seed"], []).append(run)
     several = {key: group for key, group in groups.items() if len({run.result["seed"] for run in group}) > 1}
     if not several:
         return None
-    decodings = list(dict.fromkeys(d for run in runs for d in run.result["scores"].get(data, {})))
+    decodings = list(dict.fromkeys(d for run in runs for d in _answered(run.result["scores"], data)))
     table = Table(title=f"{data}: mean and standard deviation over seeds", title_justify="left")
     table.add_column("runs")
     for head in ("seeds", *(f"ROUGE-L {how}" for how in decodings), "sampled tokens", "scored", "forward", "backward"):
@@ -154,17 +164,40 @@ def _over_seeds(data: str, runs: Sequence[Run]) -> Table | None:
     return table
 
 
-def _table(data: str, runs: Sequence[Run], names: dict[Path, str]) -> Table:
-    sizes = sorted({row["n"] for run in runs for row in run.result["scores"].get(data, {}).values()})
+def _answered(scores: dict[str, Any], data: str) -> dict[str, Any]:
+    """The scores of a run's answers by decoding; of a reward model, which gives none, nothing."""
+    return {how: row for how, row in scores.get(data, {}).items() if how != "preference"}
+
+
+def _preferences(data: str, runs: Sequence[Run], names: dict[Path, str]) -> Table | None:
+    """How well reward models tell the test pairs apart."""
+    found = {run.folder: run.result["scores"].get(data, {}).get("preference") for run in runs}
+    if not any(found.values()):
+        return None
+    table = Table(title=f"{data}: test pairs told apart", title_justify="left")
+    table.add_column("run")
+    for _, head in PREFERENCE:
+        table.add_column(head, justify="right")
+    for folder, row in found.items():
+        if row is not None:
+            cells = ["" if row[key] is None else f"{row[key]:.3f}" for key, _ in PREFERENCE[1:]]
+            table.add_row(names[folder], f"{row['n']:,}", *cells)
+    return table
+
+
+def _table(data: str, runs: Sequence[Run], names: dict[Path, str]) -> Table | None:
+    sizes = sorted({row["n"] for run in runs for row in _answered(run.result["scores"], data).values()})
+    if not sizes:
+        return None
     n = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     table = Table(title=f"{data}, {n} test prompts, scores x100", title_justify="left")
     for column in ("run", "decoding"):
         table.add_column(column)
     for _, head in COLUMNS:
         table.add_column(head, justify="right")
-    rows = [("before training", r.result["before"]) for r in runs[:1] if r.result.get("before")]
-    for name, scores in [*rows, *((names[run.folder], run.result["scores"]) for run in runs)]:
-        for decoding, row in scores.get(data, {}).items():
+    rows = [("before training", _answered(r.result["before"], data)) for r in runs[:1] if r.result.get("before")]
+    for name, scores in [*rows, *((names[run.folder], _answered(run.result["scores"], data)) for run in runs)]:
+        for decoding, row in scores.items():
             table.add_row(name, decoding, *(f"{row[key]:.2f}" for key, _ in COLUMNS))
         table.add_section()
     return table
@@ -177,8 +210,8 @@ def differences(runs: Sequence[Run], names: dict[Path, str], metric: str = "roug
         base = next((r for r in runs if r.result["method"] == "sft" and r.same == run.same), None)
         if base is None or base is run:
             continue
-        for data, decodings in run.result["scores"].items():
-            for decoding in decodings:
+        for data in run.result["scores"]:
+            for decoding in _answered(run.result["scores"], data):
                 ours, theirs = run.scores(data, decoding, metric), base.scores(data, decoding, metric)
                 shared = [i for i in ours if i in theirs]
                 if len(shared) < 2:

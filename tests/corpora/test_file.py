@@ -26,6 +26,14 @@ def test_columns(write: Callable[..., Path]) -> None:
     assert only(path, prompt="title", reference="body", id="n") == ("3", "T", "B {x}", "T")
 
 
+def test_the_other_reply_of_a_pair(write: Callable[..., Path]) -> None:
+    path = write("test.jsonl", [RECORD | {"worse": "That."}])
+    (example,) = File(path=str(path.parent), rejected="worse")().test
+    assert (example.reference, example.rejected) == ("It.", "That.")
+    assert File(path=str(path.parent))().test[0].rejected is None
+    assert "no column 'gone'" in refusal(path, rejected="gone")
+
+
 def test_csv_columns(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("key,question,answer\nq1,Why?,Because.\n")
     assert only(tmp_path / "test.csv", prompt="question", reference="answer", id="key") == (

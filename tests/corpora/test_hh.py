@@ -11,6 +11,7 @@ GOOD = {"chosen": PROMPT + " Of course. ", "rejected": PROMPT + " No."}
 LEFT_OUT = (
     {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"},
     {"chosen": PROMPT, "rejected": PROMPT + " No."},
+    {"chosen": PROMPT + " Yes.", "rejected": PROMPT + " "},
     {"chosen": PROMPT + " Yes.", "rejected": PROMPT + " Why?\n\nHuman: So\n\nAssistant: No."},
 )
 
@@ -19,18 +20,19 @@ def test_the_dialogue_up_to_the_last_cue_is_the_prompt(write: Callable[..., Path
     path = write("hh/harmless-base/test.jsonl", [GOOD])
     (example,) = HH(root=str(path.parents[2]), subset="harmless-base")().test
     assert (example.id, example.prompt, example.reference) == ("hh/test/0", PROMPT, " Of course.")
+    assert example.rejected == " No."
     assert example.span == (0, len(PROMPT))
 
 
 def test_records_without_a_reply_or_a_shared_prompt_are_always_left_out(write: Callable[..., Path]) -> None:
     path = write("harmless-base/test.jsonl", [*LEFT_OUT, GOOD])
     splits = HH(path=str(path.parents[1]), subset="harmless-base")()
-    assert ([e.id for e in splits.test], splits.skipped) == (["hh/test/0"], 3)
+    assert ([e.id for e in splits.test], splits.skipped) == (["hh/test/0"], 4)
 
 
 def test_all_subsets_in_order(write: Callable[..., Path], tmp_path: Path) -> None:
     for subset in SUBSETS:
-        record = {"chosen": f"{PROMPT} {subset}", "rejected": PROMPT}
+        record = {"chosen": f"{PROMPT} {subset}", "rejected": PROMPT + " No."}
         write(f"{subset}/test.jsonl", [record])
         write(f"{subset}/train.jsonl", [record] * 5)
     write("red-team-attempts/red_team_attempts.jsonl", [{}])
@@ -81,4 +83,6 @@ def test_real(shared: Path) -> None:
     splits = HH(root=str(shared), subset="harmless-base")()
     assert (len(splits.train), len(splits.dev), len(splits.test), splits.skipped) == (1166, 129, 200, 5)
     assert all(example.prompt.endswith("\n\nAssistant:") for example in splits.train)
-    assert all(example.reference == example.reference.rstrip() != "" for example in splits.train)
+    for example in [*splits.train, *splits.dev, *splits.test]:
+        assert example.rejected is not None
+        assert all(reply == reply.rstrip() != "" for reply in (example.reference, example.rejected))

@@ -31,11 +31,17 @@ def config(name, protocol="paper"):
     return resolve([*SMALL, f"method={name}", f"protocol={protocol}"])
 
 
+def class_of(name):
+    return get_object(config(name)["method"]["_target_"])
+
+
 def is_on_policy(name):
-    return issubclass(get_object(config(name)["method"]["_target_"]), OnPolicy)
+    return issubclass(class_of(name), OnPolicy)
 
 
 ON_POLICY = [name for name in METHODS if is_on_policy(name)]
+PAIRED = [name for name in METHODS if class_of(name).needs_pairs]
+ALONE = [name for name in METHODS if name not in PAIRED]  # learn from the references
 QUIET = [name for name in ON_POLICY if name != "unlike"]  # equal rewards teach them nothing (identity 1)
 SCORING = [name for name in ON_POLICY if name != "nes"]  # by the log-probs of answers
 ALWAYS = {"lam": 0.5, "active_epochs": "all"}
@@ -70,7 +76,7 @@ class Numbers(pl.loggers.logger.DummyLogger):
 
 
 @pytest.fixture
-def train(make_parts, rows):
+def train(make_parts, rows, pairs):
     """train("eso", lam=0.5, ...): the trained method, what was watched, what was logged; `more` goes to Parts."""
 
     def train(name, protocol="paper", epochs=1, batch=8, more=None, **values):
@@ -94,7 +100,7 @@ def train(make_parts, rows):
         with warnings.catch_warnings():  # as in run.py
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            trainer.fit(method, TrainingData(rows, batch, seed=0))
+            trainer.fit(method, TrainingData(pairs if method.needs_pairs else rows, batch, seed=0))
         return method, watch, numbers.steps
 
     return train
@@ -112,10 +118,12 @@ def active(name):
     return ALWAYS if name in ON_POLICY else {}
 
 
-def test_there_are_methods_of_both_kinds():
+def test_there_are_methods_of_all_kinds():
     assert "eso" in ON_POLICY
     assert "sft" in METHODS
     assert "sft" not in ON_POLICY
+    assert {"dpo", "reward_model"} <= set(PAIRED)
+    assert not set(PAIRED) & set(ON_POLICY)
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -136,11 +144,21 @@ def test_a_step_is_finite_and_moves_the_weights(name, protocol, train, make_poli
     assert not any(torch.equal(after[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALONE)
 def test_the_references_get_likelier(name, train):
     """Twenty epochs on sixteen examples, the method's own term in the last: likelihood was learned, and not undone."""
     _, _, steps = train(name, epochs=20)
     assert steps[-1]["loss/sft"] < 0.5 * steps[0]["loss/sft"]
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_the_replies_of_pairs_get_told_apart(name, train):
+    """Twenty epochs on sixteen pairs."""
+    _, _, steps = train(name, epochs=20)
+    assert steps[-1]["loss/own"] < 0.5 * steps[0]["loss/own"]
+    assert steps[-1]["preference/margin"] > steps[0]["preference/margin"] + 0.5
+    assert all(0 <= numbers["preference/accuracy"] <= 1 for numbers in steps)
+    assert min(numbers["preference/accuracy"] for numbers in steps[-2:]) > 0.9
 
 
 def letter(prompts, responses, references):
@@ -164,7 +182,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(name, train, ma
     with torch.no_grad():
         next(policy.parameters())[0, 0] = float("inf")
     before = {key: weight.detach().clone() for key, weight in policy.named_parameters()}
-    with pytest.raises(BadInput, match=r"training diverged at step 1: loss sft nan.*last checkpoint is kept.*row \d"):
+    with pytest.raises(
+        BadInput, match=r"training diverged at step 1: loss (sft|own) nan.*last checkpoint is kept.*row \d"
+    ):
         train(name, more={"policy": policy})
     assert all(torch.equal(weight, before[key]) for key, weight in policy.named_parameters())
 
@@ -187,7 +207,7 @@ def test_micro_batches_change_nothing(name, train):
         return watch.gradients[0], {k: v for k, v in steps[0].items() if k.startswith("loss")}
 
     whole, terms = step(16)
-    assert "loss/sft" in terms
+    assert ("loss/own" if name in PAIRED else "loss/sft") in terms
     for size in (1, 4, 5):
         part, again = step(size)
         assert (part - whole).norm() < 1e-5 * whole.norm()
@@ -207,7 +227,9 @@ def test_scoring_k_in_parts_changes_nothing(name, train):
         part, again = step(size)
         assert (part - whole).norm() < 1e-5 * whole.norm()
         assert again["backward_tokens"] == counts["backward_tokens"]
-        branches = {"sft": 1, "nes": 1, "drl": 2, "unlike": 2}.get(name, 5)  # the reference among them
+        branches = {"sft": 1, "nes": 1, "drl": 2, "unlike": 2, **dict.fromkeys(PAIRED, 2)}.get(
+            name, 5
+        )  # the reference among them
         assert (again["forward_tokens"] > counts["forward_tokens"]) == (size < branches)  # counted twice
     assert torch.equal(step(5)[0], whole)
 

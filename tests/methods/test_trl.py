@@ -15,6 +15,8 @@ import torch
 
 from esolab.batch import Tokens
 from esolab.config import build, resolve
+from esolab.methods.dpo import dpo_loss
+from esolab.methods.reward_model import bradley_terry_loss
 from esolab.sampling import Sampling
 
 pytestmark = pytest.mark.slow
@@ -180,3 +182,87 @@ def test_equal_rewards_have_no_gradient_in_either(case, ours, theirs):
     for name, kind in (("grpo", "GRPO"), ("rloo", "RLOO")):
         assert (ours(equal, name) == 0).all()
         assert theirs(equal, kind).abs().max() < 1e-12
+
+
+# pairs
+
+
+@pytest.fixture(params=range(3))
+def replies(request):
+    """Token log-probs of five pairs under policy and reference: lengths, policy [2, 5, T], reference [2, 5, T]."""
+    generator = torch.Generator().manual_seed(request.param)
+    lengths = torch.randint(1, T + 1, (2, 5), generator=generator)
+    ours, theirs = -3 * torch.rand(2, 2, 5, T, generator=generator, dtype=torch.float64)
+    mask = torch.arange(T) < lengths[..., None]
+    return mask, (ours * mask).requires_grad_(), theirs * mask
+
+
+def trls_dpo(mask, ours, theirs, folder, **settings):
+    """The value of TRL's DPO loss on these log-probs, chosen replies first, by its trainer with these settings."""
+    from trl import DPOConfig, DPOTrainer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        args = DPOConfig(output_dir=str(folder), use_cpu=True, bf16=False, report_to=[], **settings)
+    stand = DPOTrainer.__new__(DPOTrainer)
+    stand.args, stand.model = args, SimpleNamespace(training=True)
+    same = {"device": torch.device("cpu"), "gather_for_metrics": lambda x: x, "gather": lambda x: x}
+    stand.accelerator = SimpleNamespace(**same)
+    stand.aux_loss_enabled = stand.use_weighting = False
+    stand.precompute_ref_logps, stand.ld_alpha = True, args.ld_alpha
+    stand.beta, stand.label_smoothing, stand.f_divergence_type = args.beta, args.label_smoothing, args.f_divergence_type
+    stand.loss_types, stand.loss_weights = args.loss_type, args.loss_weights or [1.0]
+    stand._metrics, stand._total_train_tokens, stand._tp_size = {"train": defaultdict(list)}, 0, 1
+    flat = ours.flatten(0, 1)
+    outputs = SimpleNamespace(
+        log_probs=flat,
+        entropy=torch.zeros_like(flat),
+        mean_logits=torch.zeros_like(flat),
+        is_top1=torch.zeros_like(flat, dtype=torch.bool),
+    )
+    completions = torch.nn.functional.pad(mask.flatten(0, 1).long(), (1, 0))
+    reference = theirs.sum(-1)
+    inputs = {
+        "input_ids": completions,
+        "attention_mask": completions,
+        "completion_mask": completions,
+        "ref_chosen_logps": reference[0],
+        "ref_rejected_logps": reference[1],
+    }
+    return stand._compute_loss(lambda **_: outputs, inputs, return_outputs=False)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_dpo(replies, beta, trl, tmp_path):
+    mask, ours, theirs = replies
+    expected = trls_dpo(mask, ours, theirs, tmp_path, beta=beta)
+    found = dpo_loss(*ours.sum(-1), *theirs.sum(-1), beta)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss, ours)[0] for loss in (found, expected)]
+    assert (gradients[0].abs() > 1e-4).any()
+    torch.testing.assert_close(*gradients)
+
+
+def test_conservative_dpo(replies, trl, tmp_path):
+    """TRL's `robust` loss divides by 1 - 2 smoothing and turns the second sign: robust DPO of ours by hand."""
+    mask, ours, theirs = replies
+    robust = trls_dpo(mask, ours, theirs, tmp_path, beta=0.1, loss_type=["robust"], label_smoothing=0.2)
+    there, back = (dpo_loss(*x.sum(-1), *y.sum(-1), 0.1) for x, y in ((ours, theirs), (ours.flip(0), theirs.flip(0))))
+    torch.testing.assert_close((0.8 * there - 0.2 * back) / 0.6, robust)
+    torch.testing.assert_close(dpo_loss(*ours.sum(-1), *theirs.sum(-1), 0.1, 0.2), 0.8 * there + 0.2 * back)
+
+
+@pytest.mark.parametrize("centre", [None, 0.01])
+def test_bradley_terry(replies, centre, trl):
+    from trl import RewardTrainer
+
+    _, ours, _ = replies
+    rewards = ours.sum(-1)
+    stand = RewardTrainer.__new__(RewardTrainer)
+    stand.model = SimpleNamespace(training=True)
+    stand.args = SimpleNamespace(center_rewards_coefficient=centre)
+    stand.accelerator = SimpleNamespace(gather_for_metrics=lambda x: x, gather=lambda x: x)
+    stand._metrics, stand._total_train_tokens, stand._tp_size = {"train": defaultdict(list)}, 0, 1
+    model = SimpleNamespace(logits=rewards.flatten()[:, None])
+    expected = stand.compute_loss(lambda **_: model, {"attention_mask": torch.ones(10, 1)})
+    torch.testing.assert_close(bradley_terry_loss(*rewards, centre or 0.0), expected)

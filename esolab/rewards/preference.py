@@ -1,0 +1,175 @@
+"""What people prefer, as a reward model has learned it: any sequence classification model with one label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
+
+from esolab.batch import Tokens
+from esolab.errors import BadInput
+from esolab.policy import Tokenizer
+from esolab.rewards.base import MAX_BAD_SHARE, Share, check_lengths
+from esolab.store import content_hash
+from esolab.terminal import log
+
+FOLDER = "reward_model"  # what a run of method=reward_model leaves
+
+
+class Preference:
+    """The score that a reward model gives to prompt and answer. It is loaded at the first call, and is no part of what
+    is trained.
+
+    Args:
+        path: a folder that AutoModelForSequenceClassification and AutoTokenizer open, or the run's folder around it.
+        device: where it scores.
+        batch_size: texts in a forward.
+        clip: rewards beyond plus or minus this are clipped and counted; None clips none.
+        max_bad_share: see OnPolicy.judge.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        device: Literal["cpu", "cuda"] = "cpu",
+        batch_size: PositiveInt = 16,
+        clip: PositiveFloat | None = None,
+        max_bad_share: Share = MAX_BAD_SHARE,
+    ) -> None:
+        place = Path(path)
+        self.folder = place / FOLDER if (place / FOLDER).is_dir() else place
+        if not self.folder.is_dir():
+            raise BadInput(f"reward.path={path}: there is no such folder (looked from {Path.cwd()})")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BadInput("reward.device=cuda: torch finds no GPU here; give cpu")
+        _check(self.folder)
+        self.device, self.batch_size, self.clip, self.max_bad_share = device, batch_size, clip, max_bad_share
+        self.clipped = 0  # answers of the last call whose reward was beyond clip
+        self.judge: Judge | None = None
+
+    def __call__(self, prompts: list[str], responses: list[list[str]], references: list[str]) -> Float[Tensor, "B K"]:
+        """Score K answers to each of B prompts: float32, on the CPU. Raises ValueError on unequal lists."""
+        check_lengths(prompts, responses, references)
+        if self.judge is None:
+            self.judge = Judge.load(self.folder, self.device)
+        k = len(responses[0])
+        asked = [prompt for prompt in prompts for _ in range(k)]
+        scores = self.judge.score(asked, [text for answers in responses for text in answers], self.batch_size)
+        rewards = scores.view(len(prompts), k)
+        if self.clip is None:
+            return rewards
+        self.clipped = int((rewards.abs() > self.clip).sum())
+        return rewards.clamp(-self.clip, self.clip)
+
+    def fingerprint(self) -> str:
+        """A hash of the reward model's files: another model at the same place is another run."""
+        return content_hash(self.folder)
+
+
+@dataclass
+class Judge:
+    """A reward model as loaded, with the way its texts are written."""
+
+    network: Any
+    tokenizer: Tokenizer
+    begins: str | None  # what an answer began with in training; None: what keeps it apart from the prompt
+    shortened: int = 0  # texts that were too long for its positions and lost the left of their prompts
+
+    @staticmethod
+    def load(folder: Path, device: str) -> Judge:
+        """Read a reward model. Raises BadInput."""
+        config = _check(folder)
+        try:
+            network, found = AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True
+            )
+            inner = AutoTokenizer.from_pretrained(folder)
+        except Exception as error:  # whatever transformers, tokenizers or safetensors raise for a file they cannot use
+            raise BadInput(
+                f"reward.path={folder}: cannot be read as a reward model ({' '.join(str(error).split())[:200]})"
+            ) from error
+        if missing := sorted(found["missing_keys"]):
+            raise BadInput(
+                f"reward.path={folder}: has no weights for {', '.join(missing)[:200]}, so its scores would be random; "
+                "give a reward model that has been trained"
+            )
+        end = _end(config, inner)
+        if end is None:
+            raise BadInput(f"reward.path={folder}: neither its config nor its tokenizer names an end token")
+        tokenizer = Tokenizer(inner, eos=(end,), bos=getattr(config, "leading_tokens", True))
+        log.info(
+            f"reward=preference: answers are read again as text, with the tokenizer of {folder}: prompt, answer without "
+            f"a separator, end token {inner.convert_ids_to_tokens(end)!r}"
+        )
+        return Judge(network.to(device).eval(), tokenizer, getattr(config, "reply_begins", None))
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[str], replies: Sequence[str], batch_size: int) -> Float[Tensor, "N"]:
+        """The reward of each reply to its prompt, float32 on the CPU."""
+        rows = self.encode(prompts, replies)
+        pad = self.network.config.pad_token_id
+        size = 1 if pad is None else batch_size  # without padding its last token can only be found in single rows
+        scores = torch.empty(len(rows))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # like lengths together: less padding
+        for start in range(0, len(rows), size):
+            chosen = order[start : start + size]
+            scores[chosen] = self.forward([rows[i] for i in chosen], pad)
+        return scores
+
+    def forward(self, rows: list[list[int]], pad: int | None) -> Float[Tensor, "N"]:
+        """The model's own scores of rows of token ids, padded on the right."""
+        packed = Tokens.pack(rows).to(self.network.device)
+        ids = packed.ids if pad is None else packed.ids.masked_fill(~packed.mask, pad)
+        with torch.autocast(self.network.device.type, enabled=False):  # the policy's precision is not the judge's
+            logits: Tensor = self.network(input_ids=ids, attention_mask=packed.mask.long()).logits
+        return logits[:, 0].float().cpu()
+
+    def encode(self, prompts: Sequence[str], replies: Sequence[str]) -> list[list[int]]:
+        """Token ids as in training: prompt, reply, end token; cut on the left to the model's positions."""
+        texts = [self.begin(*pair) for pair in zip(prompts, replies, strict=True)]
+        pairs = zip(self.tokenizer.prompts(prompts), self.tokenizer.responses(texts), strict=True)
+        rows = [prompt + reply for prompt, reply in pairs]
+        limit = getattr(self.network.config, "max_position_embeddings", None) or max(map(len, rows))
+        if long := sum(len(row) > limit for row in rows):
+            if not self.shortened:
+                log.warning(f"reward=preference: texts over its {limit} positions lose the left of their prompts")
+            self.shortened += long
+        return [row[-limit:] for row in rows]
+
+    def begin(self, prompt: str, reply: str) -> str:
+        """A reply, which comes stripped, with the white space that stood before replies in training."""
+        blank = "" if prompt[-1:].isspace() else " "
+        begins = blank if self.begins is None else self.begins
+        return begins + reply if reply else reply
+
+
+def _check(folder: Path) -> PreTrainedConfig:
+    """The config of a reward model. Raises BadInput where it is none, or has not one label."""
+    wanted = f"give the {FOLDER} folder of a method=reward_model run, or any such model with one label"
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # see Judge.load
+        raise BadInput(
+            f"reward.path={folder}: holds no model ({' '.join(str(error).split())[:200]}); {wanted}"
+        ) from error
+    kinds = config.architectures or []
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise BadInput(f"reward.path={folder}: {', '.join(kinds) or 'it'} has no head that scores a text; {wanted}")
+    if config.num_labels != 1:
+        raise BadInput(f"reward.path={folder}: scores {config.num_labels} labels, a reward is one; {wanted}")
+    return config
+
+
+def _end(config: PreTrainedConfig, inner: Any) -> int | None:
+    """The id that closed a text in training: the config's, the tokenizer's, or an encoder's separator."""
+    end = getattr(config, "eos_token_id", None)
+    if end is None:
+        end = inner.eos_token_id if inner.eos_token_id is not None else inner.sep_token_id
+    return end[0] if isinstance(end, list) else end

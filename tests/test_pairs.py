@@ -1,0 +1,141 @@
+"""Runs that learn from pairs, whole: a reward model, the reward that it is, and DPO."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+import esolab.run
+from esolab.config import resolve
+from esolab.errors import BadInput
+from esolab.run import run
+
+from test_run import SMALL, Stopped, at_epoch_end, at_step, lines, metrics, result, weights, without_times, write_rows
+
+TINY = [
+    *("data=preferences", "data.train=64", "data.dev=8", "data.test=16", "data.max_prompt=120", "data.max_response=40"),
+    *SMALL,
+]
+
+
+def tiny(outputs: Path, *overrides: str) -> dict[str, Any]:
+    return resolve([*TINY, f"outputs={outputs}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tiny(tmp_path_factory.mktemp("judge"), "method=reward_model", "evaluation.before=true"))
+
+
+@pytest.fixture(scope="module")
+def dpo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tiny(tmp_path_factory.mktemp("dpo"), "method=dpo"))
+
+
+def test_a_reward_model_is_scored_by_the_pairs_it_tells_apart(judge: Path) -> None:
+    found, pairs = result(judge), lines(judge)
+    assert list(found["scores"]) == ["preferences"]
+    (row,) = found["scores"]["preferences"].values()
+    assert list(found["scores"]["preferences"]) == list(found["before"]["preferences"]) == ["preference"]
+    assert (row["n"], row["left_out"], len(pairs)) == (16, 0, 16)
+    margins = [pair["reward_chosen"] - pair["reward_rejected"] for pair in pairs]
+    assert row["margin"] == pytest.approx(sum(margins) / 16)
+    assert row["accuracy"] == sum(m > 0 for m in margins) / 16
+    assert row["margin"] != found["before"]["preferences"]["preference"]["margin"]
+    assert (judge / "policy").exists() is False
+    assert "of preferences" in (judge / "reward_model" / "README.md").read_text()
+
+
+def test_its_metrics_have_loss_margin_and_accuracy_of_steps_and_of_dev(judge: Path) -> None:
+    steps = [row for row in metrics(judge) if row["loss"]]
+    dev = [row for row in metrics(judge) if row["dev/loss"]]
+    assert (len(steps), len(dev)) == (8, 2)
+    assert all(row["loss"] == row["loss/own"] and row["preference/accuracy"] for row in steps)
+    assert all(0 <= float(row["dev/preference/accuracy"]) <= 1 for row in dev)
+    assert float(dev[0]["dev/loss"]) != float(dev[1]["dev/loss"])
+
+
+def test_the_reward_model_opens_with_transformers_alone_and_scores_the_same(judge: Path) -> None:
+    network = AutoModelForSequenceClassification.from_pretrained(judge / "reward_model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(judge / "reward_model")
+    pair = lines(judge)[0]
+    for side in ("chosen", "rejected"):
+        text = pair["prompt"] + pair[side] + tokenizer.eos_token  # newswire's boundary splits no token
+        with torch.no_grad():
+            score = network(**tokenizer(text, return_tensors="pt")).logits
+        assert score.shape == (1, 1)
+        assert score.item() == pytest.approx(pair[f"reward_{side}"], abs=1e-5)
+
+
+def test_a_policy_learns_from_the_reward_model(judge: Path, tmp_path: Path) -> None:
+    settings = ("method=eso", "method.active_epochs=all", "reward=preference", "trainer.max_steps=2", "sampling.k=2")
+    folder = run(tiny(tmp_path, *settings, f"reward.path={judge}", "reward.clip=0.05"))
+    found = result(folder)
+    assert found["reward"] == "preference"
+    assert 0 < found["train"]["clipped_rewards"] <= 64
+    assert found["train"]["bad_rewards"] == 0
+    rows = lines(folder, "samples.jsonl")
+    assert rows
+    assert all(abs(row["reward"]) <= 0.05 + 1e-7 for row in rows)
+    assert not any("judge" in name for name in torch.load(folder / "checkpoints/last.ckpt")["state_dict"])
+
+
+def test_dpo_leaves_a_policy_and_its_implicit_rewards(dpo: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(dpo / "policy")
+    assert list(result(dpo)["scores"]["preferences"]) == ["sample", "greedy"]
+    steps = [row for row in metrics(dpo) if row["loss"]]
+    assert float(steps[0]["loss/own"]) == pytest.approx(0.6931471805599453, abs=1e-5)
+    assert float(steps[0]["preference/margin"]) == pytest.approx(0, abs=1e-4)
+    assert float(steps[-1]["preference/margin"]) > 0.01
+    assert result(dpo)["train"]["sampled_tokens"] == 0
+
+
+@pytest.mark.parametrize("stop", [at_step(2), at_step(6), at_epoch_end(1)])
+def test_dpo_goes_on_against_the_same_reference(
+    stop: Any, dpo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, "method=dpo")
+    with monkeypatch.context() as patched:
+        stop(patched)
+        with pytest.raises(Stopped):
+            run(config)
+    torch.manual_seed(5)  # another process
+    folder = run(config)
+    assert weights(folder) == weights(dpo)
+    assert without_times(folder) == without_times(dpo)
+    asked = (folder / "run.log").read_text().count("under the starting policy, once")
+    assert asked == (2 if "going on from" not in (folder / "run.log").read_text() else 1)
+
+
+@pytest.mark.parametrize("method", ["reward_model", "dpo"])
+def test_data_without_pairs_is_one_message_before_a_model_is_read(method: str, tmp_path: Path) -> None:
+    config = resolve([*TINY[1:], "data=newswire", f"method={method}", f"outputs={tmp_path}"])
+    with pytest.raises(BadInput) as caught:
+        run(config)
+    assert str(caught.value) == (
+        f"data=newswire: {72 if method == 'dpo' else 88} of {72 if method == 'dpo' else 88} examples have no rejected "
+        f"reply, and method={method} compares pairs; take data=preferences, data=hh, or data=file with "
+        "data.rejected=COLUMN"
+    )
+
+
+def test_a_reward_model_is_tested_on_pairs_only(tmp_path: Path) -> None:
+    write_rows(tmp_path / "vicuna" / "valid.jsonl", [{"instruction": "Name it.", "output": "It."}])
+    settings = ("evaluation.data=[preferences,vicuna]", f"data_root={tmp_path}", "model.architecture.n_positions=1024")
+    with pytest.raises(BadInput, match=r"data=vicuna: 1 of 1 examples have no rejected reply"):
+        run(tiny(tmp_path / "out", "method=reward_model", *settings))
+
+
+def test_test_pairs_with_an_over_long_reply_are_left_out_and_counted(tmp_path: Path) -> None:
+    pairs = [
+        {"prompt": f"Day {i}?", "reference": "Yes.", "worse": "no " * (60 if i == 2 else 1 + i % 3)} for i in range(60)
+    ]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    own = ("data=file", f"data.path={tmp_path / 'pairs.jsonl'}", "data.rejected=worse", "data.max_response=30")
+    folder = run(resolve([*SMALL, *own, "data.max_prompt=60", "method=reward_model", f"outputs={tmp_path / 'out'}"]))
+    row = result(folder)["scores"]["file"]["preference"]
+    assert (row["n"], row["left_out"]) == (5, 1)
+    assert row["accuracy"] == 1.0  # as easy as can be
+    assert result(folder)["train"]["dropped_overlong"] == 0
