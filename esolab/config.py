@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -39,7 +40,7 @@ def resolve(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
     Raises:
         BadInput: everything that does not fit, a line each.
     """
-    config, misfits = _compose(overrides, name)
+    config, misfits = _compose([_readable(o) for o in overrides], name)
     misfits += check(config)
     if misfits:
         raise BadInput("\n".join(_once(misfits)))
@@ -93,6 +94,27 @@ def judge(overrides: Sequence[str]) -> None:
             misfits = [misfit for misfit in misfits if misfit in again]
     if misfits:
         raise BadInput("\n".join(misfits))
+
+
+def _readable(override: str) -> str:
+    """The override; a value with an equals sign, as the path of every run's folder has, quoted for Hydra's grammar."""
+    key, _, value = override.partition("=")
+    if "=" not in value:
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        quote = f"{key}={quoted(value)}"
+        return quote if Path(value).exists() else override
+    return override
+
+
+def quoted(value: Any) -> str:
+    """A value as Hydra's grammar reads it back: in a quoted string only backslashes before a quote are escapes."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
+    return f'"{escaped}"'
 
 
 def _once(misfits: Sequence[str]) -> list[str]:

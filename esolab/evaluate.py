@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from esolab import metrics, results
 from esolab.batch import Example
-from esolab.config import CONF, build, resolve
+from esolab.config import CONF, build, quoted, resolve
 from esolab.corpora.base import Corpus
 from esolab.data import Encoded, collate, shorten
 from esolab.errors import BadInput, gather
@@ -140,8 +138,8 @@ class Evaluation:
                 rows = [row for row in test.rows if row.response <= test.max_new_tokens]
                 if not rows:
                     raise BadInput(
-                        f"data.max_response={test.max_new_tokens}: all {len(test.rows):,} pairs of {data} have a longer "
-                        "reply; raise it"
+                        f"data.max_response={test.max_new_tokens}: all {len(test.rows):,} pairs of {data} have a "
+                        "longer reply; raise it"
                     )
                 rewards: list[list[float]] = []
                 for start in range(0, len(rows), self.batch_size):
@@ -206,7 +204,7 @@ def as_in_run(arguments: Sequence[str]) -> list[str]:
     place = Path(said.get("policy", ""))
     policy = place / "policy" if (place / "policy").is_dir() else place
     rest = [argument for argument in arguments if not argument.startswith("policy=")]
-    named = [f"policy={_quoted(str(policy))}"] if "policy" in said else []
+    named = [f"policy={quoted(str(policy))}"] if "policy" in said else []
     if not (policy.parent / "config.yaml").is_file():
         return [*named, *rest]
     config: Any = OmegaConf.to_container(OmegaConf.load(policy.parent / "config.yaml"))
@@ -219,16 +217,8 @@ def as_in_run(arguments: Sequence[str]) -> list[str]:
         settings |= {"data": config["choices"]["data"], "evaluation.data": config["evaluation"]["data"]}
     if said.get("data", config["choices"]["data"]) == config["choices"]["data"]:
         settings |= {f"data.{key}": value for key, value in config["data"].items() if key != "_target_"}
-    repeated = [f"{key}={_quoted(value)}" for key, value in settings.items() if key not in said]
+    repeated = [f"{key}={quoted(value)}" for key, value in settings.items() if key not in said]
     return [*repeated, *named, *rest]
-
-
-def _quoted(value: Any) -> str:
-    """A value as Hydra's grammar reads it back: in a quoted string only backslashes before a quote are escapes."""
-    if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'"{escaped}"'
 
 
 def score_policy(config: dict[str, Any]) -> tuple[Path, Scores]:

@@ -175,8 +175,8 @@ def _check_pairs(method: type[Method], splits: Mapping[str, Any], place: Place, 
     for name, examples in used.items():
         if lone := sum(example.rejected is None for example in examples):
             raise BadInput(
-                f"data={name}: {lone:,} of {len(examples):,} examples have no rejected reply, and method={label} compares "
-                "pairs; take data=preferences, data=hh, or data=file with data.rejected=COLUMN"
+                f"data={name}: {lone:,} of {len(examples):,} examples have no rejected reply, and method={label} "
+                "compares pairs; take data=preferences, data=hh, or data=file with data.rejected=COLUMN"
             )
 
 

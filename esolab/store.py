@@ -51,7 +51,7 @@ def kept(folder: Path, tokenizer: Tokenizer, prompts: Sequence[str], references:
 
 def _stored(file: Path, make: Callable[[], tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
     try:
-        with file.open("rb") as source, np.load(source, allow_pickle=False) as found:
+        with file.open("rb") as source, np.load(source, allow_pickle=False) as found:  # np.load leaves broken ones open
             return _rows(found["prompts"], found["cuts"]), _rows(found["references"], found["closes"])
     except (FileNotFoundError, NotADirectoryError):
         pass

@@ -416,3 +416,14 @@ def test_the_slug_is_in_the_configuration() -> None:
 def test_the_yamls_travel_with_the_package() -> None:
     assert (CONF / "config.yaml").is_file()
     assert (CONF / "experiments" / "quickstart.yaml").is_file()
+
+
+def test_a_path_with_an_equals_sign_needs_no_quotes(tmp_path):
+    """Every run's folder has them."""
+    folder = tmp_path / "method=sft,seed=1-0123abcd"
+    folder.mkdir()
+    (folder / "own.jsonl").write_text("{}")
+    config = resolve(["data=file", f"data.path={folder / 'own.jsonl'}", "model.architecture.n_positions=1024"])
+    assert config["data"]["path"] == str(folder / "own.jsonl")
+    with pytest.raises(BadInput, match="cannot be read as key=value"):
+        resolve(["data=file", f"data.path={tmp_path}/a=b,c=d"])

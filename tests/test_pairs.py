@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from test_run import SMALL, Stopped, at_epoch_end, at_step, lines, metrics, result, weights, without_times, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-import esolab.run
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.run import run
-
-from test_run import SMALL, Stopped, at_epoch_end, at_step, lines, metrics, result, weights, without_times, write_rows
 
 TINY = [
     *("data=preferences", "data.train=64", "data.dev=8", "data.test=16", "data.max_prompt=120", "data.max_response=40"),
@@ -134,7 +132,18 @@ def test_test_pairs_with_an_over_long_reply_are_left_out_and_counted(tmp_path: P
     ]
     write_rows(tmp_path / "pairs.jsonl", pairs)
     own = ("data=file", f"data.path={tmp_path / 'pairs.jsonl'}", "data.rejected=worse", "data.max_response=30")
-    folder = run(resolve([*SMALL, *own, "data.max_prompt=60", "method=reward_model", f"outputs={tmp_path / 'out'}"]))
+    folder = run(
+        resolve(
+            [
+                *SMALL,
+                *own,
+                "data.max_prompt=60",
+                "method=reward_model",
+                "trainer.epochs=8",
+                f"outputs={tmp_path / 'out'}",
+            ]
+        )
+    )
     row = result(folder)["scores"]["file"]["preference"]
     assert (row["n"], row["left_out"]) == (5, 1)
     assert row["accuracy"] == 1.0  # as easy as can be

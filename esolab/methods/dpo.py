@@ -1,4 +1,4 @@
-"""DPO: direct preference optimization (Rafailov et al. 2023, equation 7), and its conservative variant (Mitchell 2023)."""
+"""DPO: direct preference optimization (Rafailov et al. 2023, equation 7); conservative DPO (Mitchell 2023)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ class DPO(Pairs):
         theirs = torch.tensor([self.reference[id] for id in pairs.ids], device=ours.device)
         rewards = self.beta * (ours - theirs)
         self.note(rewards[:, 0], rewards[:, 1], share)
-        terms = {"own": share * dpo_loss(*ours.unbind(1), *theirs.unbind(1), self.beta, self.smoothing)}
+        loss = dpo_loss(ours[:, 0], ours[:, 1], theirs[:, 0], theirs[:, 1], self.beta, self.smoothing)
+        terms = {"own": share * loss}
         if self.sft_weight:
             terms["sft"] = -(sft * ours[:, 0]).sum()
         return terms

@@ -1,4 +1,4 @@
-"""A reward model: a scalar head on the policy's body, trained on pairs (Bradley and Terry 1952; Ouyang et al. 2022)."""
+"""A reward model: a scalar head on the policy's body, trained on pairs (Bradley, Terry 1952; Ouyang et al. 2022)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PAD = "<|pad|>"
 def bradley_terry_loss(
     chosen: Float[Tensor, "B"], rejected: Float[Tensor, "B"], centre: float = 0.0
 ) -> Float[Tensor, ""]:
-    """mean -log sigmoid(r_c - r_r), which a shift of all rewards leaves alone, + centre * mean (r_c + r_r)^2, which does
-    not (Eisenstein et al. 2023; 0.01 is their suggestion)."""
+    """mean -log sigmoid(r_c - r_r), which a shift of all rewards leaves alone, + centre * mean (r_c + r_r)^2, which
+    it does not (Eisenstein et al. 2023; 0.01 is their suggestion)."""
     loss = -F.logsigmoid(chosen - rejected).mean()
     return loss + centre * (chosen + rejected).square().mean()
 
@@ -56,7 +56,7 @@ class RewardModel(Pairs):
         """Each reply is read after a prompt of its own: the end token is read, too, which no tree of branches has."""
         return True
 
-    def rewards(self, batch: Batch) -> Float[Tensor, "B 2"]:
+    def scores(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """Rewards (fp32) of the chosen and the rejected replies; `micro_k=1` reads them one after the other, and again
         in the backward."""
         most, pairs = self.parts.micro_k, batch.pairs
@@ -72,12 +72,13 @@ class RewardModel(Pairs):
     @property
     def head(self) -> Float[Tensor, "D"]:
         """The weights of the scalar head."""
-        weight: Tensor = self.policy.network.score.weight  # type: ignore[assignment]
+        score: Any = self.policy.network.score
+        weight: Tensor = score.weight
         return weight[0]
 
     def terms(self, pairs: Batch, share: float, sft: Float[Tensor, "B"]) -> dict[str, Tensor]:
         """The Bradley-Terry loss."""
-        chosen, rejected = self.rewards(pairs).unbind(1)
+        chosen, rejected = self.scores(pairs).unbind(1)
         self.note(chosen, rejected, share)
         return {"own": bradley_terry_loss(chosen, rejected, self.centre) * share}
 
@@ -91,7 +92,7 @@ class RewardModel(Pairs):
     def compare(self, rows: Sequence[Encoded]) -> Float[Tensor, "B 2"]:
         """Rewards of the chosen and the rejected replies of these pairs, on the CPU; nothing is learned."""
         with self.quiet():
-            return self.rewards(collate(rows).to(self.policy.device)).cpu()
+            return self.scores(collate(rows).to(self.policy.device)).cpu()
 
 
 def scorer(network: PreTrainedModel, seed: int) -> PreTrainedModel:

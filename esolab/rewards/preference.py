@@ -105,7 +105,7 @@ class Judge:
             raise BadInput(f"reward.path={folder}: neither its config nor its tokenizer names an end token")
         tokenizer = Tokenizer(inner, eos=(end,), bos=getattr(config, "leading_tokens", True))
         log.info(
-            f"reward=preference: answers are read again as text, with the tokenizer of {folder}: prompt, answer without "
+            f"reward=preference: answers are read again as text, by the tokenizer of {folder}: prompt, answer without "
             f"a separator, end token {inner.convert_ids_to_tokens(end)!r}"
         )
         return Judge(network.to(device).eval(), tokenizer, getattr(config, "reply_begins", None))
@@ -172,4 +172,4 @@ def _end(config: PreTrainedConfig, inner: Any) -> int | None:
     end = getattr(config, "eos_token_id", None)
     if end is None:
         end = inner.eos_token_id if inner.eos_token_id is not None else inner.sep_token_id
-    return end[0] if isinstance(end, list) else end
+    return end[0] if isinstance(end, list) else end  # type: ignore[no-any-return]

@@ -1,4 +1,5 @@
 import hashlib
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -60,8 +61,10 @@ def test_neither_length_nor_words_tell_them_apart() -> None:
     pairs = Preferences(max_prompt=96, max_response=24, train=3000, dev=0, test=1)().train
     chosen, rejected = ([len(text.split()) for text in texts] for texts in zip(*map(texts_of, pairs), strict=True))
     assert fmean(chosen) == pytest.approx(fmean(rejected), abs=0.15)
-    first = [{text.split()[0] for text in texts} for texts in zip(*map(texts_of, pairs), strict=True)]
-    assert len(first[0] & first[1]) > 0.9 * len(first[0] | first[1]) - 5
+    ours, theirs = (
+        Counter(word for text in texts for word in text.split()) for texts in zip(*map(texts_of, pairs), strict=True)
+    )
+    assert sum(abs(ours[word] - theirs[word]) for word in ours | theirs) / 2 < 0.07 * ours.total()
 
 
 def texts_of(pair: Example) -> tuple[str, str]:
@@ -70,13 +73,15 @@ def texts_of(pair: Example) -> tuple[str, str]:
 
 
 def test_the_same_text_everywhere() -> None:
-    """Of every process and machine, and whatever the sizes of the splits: later scores are compared with earlier ones."""
+    """Of every process and machine, and whatever the sizes of the splits: scores are compared."""
     yaml = Path(__file__).parents[2] / "conf/data/preferences.yaml"
     splits = instantiate(OmegaConf.load(yaml))()
     assert (len(splits.train), len(splits.dev), len(splits.test)) == (4000, 300, 1000)
     pairs = [*splits.test, *splits.dev, *splits.train]
     text = "\n".join(e.id + e.prompt + e.reference + (e.rejected or "") for e in pairs)
-    assert hashlib.sha256(text.encode()).hexdigest() == "HASH"
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "2bbfd540fb110208e9fea7a5ea33cb0199c951963951e4b6406c04b86165baa4"
+    )
     small = Preferences(max_prompt=96, max_response=24, train=3, dev=0, test=1000)()
     assert small.test == splits.test
 

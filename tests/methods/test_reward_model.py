@@ -67,7 +67,7 @@ def test_what_lies_beyond_the_ends_is_not_read(model, pairs):
     expected = model.compare(pairs)
     rejected = replace(batch.rejected, ids=torch.where(batch.rejected.mask, batch.rejected.ids, 9))
     with torch.no_grad(), model.quiet():
-        found = model.rewards(replace(batch, rejected=rejected))
+        found = model.scores(replace(batch, rejected=rejected))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
