@@ -352,7 +352,7 @@ def own_gradient(make_parts, make_policy, rows):
 def changed(rollout, ids=lambda x: x, answers=lambda x: x):
     """A rollout with `ids` done to its tokens [B, K, T] and `answers` to all that has a value for each answer."""
     lists = [answers(torch.arange(len(texts))[None])[0].tolist() for texts in rollout.texts]
-    values = {f.name: getattr(rollout, f.name) for f in fields(rollout) if f.name not in ("branches", "texts")}
+    values = {f.name: getattr(rollout, f.name) for f in fields(rollout) if f.name not in ("branches", "texts", "parts")}
     return replace(
         rollout,
         branches=Tokens(ids(answers(rollout.branches.ids)), answers(rollout.branches.lengths)),
