@@ -25,7 +25,13 @@ FROM_ESOLAB = ("parts", "folder", "config")  # arguments that a run gives to wha
 
 # types of what stands outside of a constructor call
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
-OUTSIDE: dict[str, Any] = {"seed": Seed, "rerun": bool, "outputs": str, "data_root": str | None}
+OUTSIDE: dict[str, Any] = {
+    "seed": Seed,
+    "rerun": bool,
+    "outputs": str,
+    "data_root": str | None,
+    "orders": typing.Literal["one", "both"],
+}
 
 
 def near(word: str, words: Sequence[str]) -> str:
@@ -178,7 +184,8 @@ def _together(config: dict[str, Any], built: dict[str, Any]) -> Iterator[str]:
                 getattr(corpus, "local", lambda: None)()  # whether the place is there; nothing is read
         except BadInput as error:
             yield str(error)
-    for name, node in {config["choices"]["data"]: config["data"], **config["corpora"]}.items():
+    corpora = {config["choices"]["data"]: config["data"], **config["corpora"]} if "corpora" in config else {}
+    for name, node in corpora.items():
         prompt, response = node.get("max_prompt"), node.get("max_response")
         if node is config["data"] and "sampling" in built and isinstance(response, int):
             response = max(response, built["sampling"].max_new_tokens)

@@ -15,7 +15,7 @@ from transformers import GPT2Config
 from esolab.config import CONF, build, resolve
 
 ROOT = Path(__file__).parents[1]
-YAMLS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))]
+YAMLS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.parent.name != "judge"]  # of test_judge.py
 LATER = {"method": 1, "logger": 2}  # arguments that a partial node is called with: (parts), (folder, config)
 GIVEN = {"callable": ["reward.function=esolab.rewards.base:check_lengths"], "http": ["reward.url=http://localhost"]}
 MIRRORS = {  # group: folder of its modules, and those that are not a choice
