@@ -22,7 +22,7 @@ from esolab.errors import BadInput
 from esolab.judge import client, judges
 from esolab.judge.__main__ import as_composed, main
 from esolab.judge.client import Endpoint, Trouble
-from esolab.judge.log import key_of, kept
+from esolab.judge.log import kept, key_of
 from esolab.judge.log import read as read_log
 from esolab.judge.pairs import Pair, Pairs, Rows, read_pairs
 from esolab.judge.question import Question, parse, questions
@@ -242,12 +242,20 @@ def test_pairs_are_of_one_corpus_and_decoding_by_id(here: Path) -> None:
     found = read_pairs(str(a), str(b), Rows(data="x"))
     assert (found.data, found.decoding) == ("x", "sample")
     texts = [f"xsample{i}" for i in range(3)]
-    assert [(pair.id, pair.a, pair.b) for pair in found.pairs] == [(f"p{i}", text, text) for i, text in enumerate(texts)]
+    assert [(pair.id, pair.a, pair.b) for pair in found.pairs] == [
+        (f"p{i}", text, text) for i, text in enumerate(texts)
+    ]
     found = read_pairs(str(a), "chosen", Rows(data="hh", decoding="greedy", limit=2))
     assert [(pair.a, pair.b) for pair in found.pairs] == [("hhgreedy0", "right 0"), ("hhgreedy1", "right 1")]
     only = write(here / "only", [line(0, "t", decoding="top5")])
     assert read_pairs(str(only), "chosen", Rows()).decoding == "top5"
     assert found.fingerprint() != read_pairs(str(a), "chosen", Rows("hh", "greedy", 1)).fingerprint()
+    first = read_pairs(str(a), str(b), Rows("hh", limit=2)).pairs  # a's first two, wherever they stand in b
+    assert [pair.id for pair in first] == ["p0", "p1"]
+    few = write(here / "few", rows[:2])
+    assert len(read_pairs(str(few), str(a), Rows("hh", "greedy", 2)).pairs) == 2
+    with pytest.raises(BadInput, match=r"'p2' is in b=.* alone; give limit=2, or runs"):
+        read_pairs(str(few), str(a), Rows("hh", "greedy"))
 
 
 def test_runs_that_cannot_be_paired_are_refused_with_the_way_out(here: Path) -> None:
@@ -272,7 +280,7 @@ def test_runs_that_cannot_be_paired_are_refused_with_the_way_out(here: Path) -> 
     with pytest.raises(BadInput, match="no answers with data=dolly; give data=NAME, one of hh, xsum"):
         read_pairs(two, "chosen", Rows(data="dolly"))
     (here / "a" / "predictions.jsonl").write_bytes(b'{"id": "\xff')
-    with pytest.raises(BadInput, match="line 1 of its predictions.jsonl is damaged"):
+    with pytest.raises(BadInput, match=r"line 1 of its .* is damaged"):
         read_pairs(str(here / "a"), "chosen", Rows())
 
 
@@ -364,7 +372,10 @@ def test_a_judge_of_length_has_a_length_controlled_rate_near_one_half(
 
 
 def test_a_judgement_that_was_stopped_goes_on_and_ends_like_one_that_was_not(
-    serve: Callable[..., Server], ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serve: Callable[..., Server],
+    ask: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Stopped after seven replies, one request in five failing before and after."""
     gate = Event()
@@ -482,9 +493,9 @@ def test_what_is_no_log_is_refused_and_left_as_it_is(here: Path) -> None:
         assert (here / "log").read_text() == text
     with pytest.raises(BadInput, match="another process writes it"), kept(here / "l"), kept(here / "l"):
         pass
-    with pytest.raises(BadInput, match="cannot be written .Is a directory"), kept(here):
+    with pytest.raises(BadInput, match="Is a directory"), kept(here):
         pass
-    with pytest.raises(BadInput, match="cannot be read .No such file"):
+    with pytest.raises(BadInput, match="No such file"):
         read_log(here / "no")
 
 
@@ -520,14 +531,14 @@ def test_retry_after_is_waited_for(serve: Callable[..., Server]) -> None:
 @pytest.mark.parametrize(
     ("reply", "message", "tries"),
     [
-        ((429, {"error": "slow down"}), "it answers with status 429, '{\"error\": \"slow down\"}'", 3),
+        ((429, {"error": "slow down"}), 'it answers with status 429, \'{"error": "slow down"}\'', 3),
         ((500, b"oops"), "it answers with status 500, 'oops'", 3),
         ((401, b"who are you?"), "it answers with status 401, 'who are you?'", 1),
         ((404, b"no such model"), "it answers with status 404, 'no such model'", 1),
         ((302, b"", {"Location": "/elsewhere"}), "it answers with status 302, ''", 1),
         ((200, b"<html>\n hello"), "its reply is no JSON, '<html> hello'", 1),
         ((200, {"choices": []}), "its reply has an empty list of choices, '{\"choices\": []}'", 1),
-        ((200, {"error": "x"}), "its reply has no list of choices, '{\"error\": \"x\"}'", 1),
+        ((200, {"error": "x"}), 'its reply has no list of choices, \'{"error": "x"}\'', 1),
         ((200, [1]), "its reply has no list of choices, '[1]'", 1),
         ((200, {"choices": [{"text": "A"}]}), "its reply has a choice without a message of text", 1),
         ((200, {"choices": [{"message": {"content": [1]}}]}), "its reply has a choice without a message of text", 1),
@@ -612,7 +623,10 @@ def test_the_key_is_nowhere(
 
 
 def test_nothing_is_asked_beyond_a_cap(
-    serve: Callable[..., Server], ask: Callable[..., Any], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    serve: Callable[..., Server],
+    ask: Callable[..., Any],
+    refused: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     server = serve()
     found = read_pairs(A[2:], B[2:], Rows())
@@ -624,7 +638,9 @@ def test_nothing_is_asked_beyond_a_cap(
     said = refused(*asking(server, "judge.price=[1000.0,2000.0]", "judge.max_cost=8.0"))
     assert f"judge.max_cost=8: {estimate}, cost at most about {cost:.2f}; nothing was asked" in said
     assert server.bodies == []
-    assert main(asking(server, "judge.max_requests=20", "judge.price=[1000.0,2000.0]", f"judge.max_cost={cost + 1}")) == 0
+    assert (
+        main(asking(server, "judge.max_requests=20", "judge.price=[1000.0,2000.0]", f"judge.max_cost={cost + 1}")) == 0
+    )
     assert f"gpt-x: {estimate}" in capsys.readouterr().err
     ask(*asking(server, "judge.max_requests=0"))  # caps count what is left, and the folder is the same
     assert len(server.bodies) == N
@@ -683,7 +699,10 @@ def test_a_reward_is_a_choice_a_folder_or_a_node(here: Path, monkeypatch: pytest
 
 
 def test_agreement_of_two_judgements(
-    serve: Callable[..., Server], ask: Callable[..., Any], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    serve: Callable[..., Server],
+    ask: Callable[..., Any],
+    refused: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     result, first = ask(*asking(serve()))
     ours = [row["verdict"] for row in lines(first)]

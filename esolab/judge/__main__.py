@@ -17,7 +17,7 @@ from esolab.errors import BadInput
 from esolab.judge.judges import Judge
 from esolab.judge.pairs import CHOSEN, read_pairs
 from esolab.judge.question import questions
-from esolab.judge.verdicts import SCHEMA, agreement, items, read_verdicts, summarise, table
+from esolab.judge.verdicts import SCHEMA, agreement, heading, items, read_verdicts, summarise, table
 
 TEXTS = ("a", "b", "rows.data", "rows.decoding", "agreement", "judge.model", "judge.base_url", "judge.log")
 REWARD = "judge.reward"
@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the replies that came", file=sys.stderr)
         return 130
+    print(heading(result))
     Console().print(table(result))
     print(folder)
     return 0

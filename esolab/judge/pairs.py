@@ -20,7 +20,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Rows:
-    """Which lines of predictions.jsonl are compared: of one corpus, under one decoding, the first `limit` prompts.
+    """Which lines of predictions.jsonl are compared: of one corpus, under one decoding, a's first `limit` prompts.
 
     None is the only corpus there is; `sample`, or the first decoding where there is none of that name; all prompts.
     """
@@ -64,21 +64,22 @@ def read_pairs(a: str, b: str, rows: Rows) -> Pairs:
     data, decoding, ours = _answers(said_a, Path(a), rows)
     theirs = {i: {**row, "prediction": row["reference"].strip()} for i, row in ours.items()}
     if b != CHOSEN:
-        theirs = _answers(said_b, Path(b), Rows(data, decoding, rows.limit))[2]
-    if ours.keys() != theirs.keys():
-        raise BadInput(_unlike(said_a, said_b, ours, theirs))
-    for i, row in ours.items():
-        if row["prompt"] != theirs[i]["prompt"]:
+        theirs = _answers(said_b, Path(b), Rows(data, decoding))[2]
+    wanted = list(ours)[: rows.limit]
+    more = [] if rows.limit is not None and rows.limit <= len(ours) else [i for i in theirs if i not in ours]
+    if apart := [i for i in wanted if i not in theirs] + more:
+        raise BadInput(_unlike(said_a, said_b, ours, theirs, apart[0]))
+    for i in wanted:
+        if ours[i]["prompt"] != theirs[i]["prompt"]:
             raise BadInput(
                 f"{said_b}: prompt {i!r} is not that of {said_a}; give runs with the same data, template and max_prompt"
             )
-    made = [Pair(i, r["prompt"], r["reference"], r["prediction"], theirs[i]["prediction"]) for i, r in ours.items()]
-    return Pairs(data, decoding, made)
+    said = [(i, ours[i], theirs[i]["prediction"]) for i in wanted]
+    return Pairs(data, decoding, [Pair(i, r["prompt"], r["reference"], r["prediction"], text) for i, r, text in said])
 
 
-def _unlike(said_a: str, said_b: str, ours: dict[str, Row], theirs: dict[str, Row]) -> str:
+def _unlike(said_a: str, said_b: str, ours: dict[str, Row], theirs: dict[str, Row], one: str) -> str:
     """What to say of two sides that answered other prompts."""
-    one = next(i for i in [*ours, *theirs] if (i in ours) != (i in theirs))
     side = said_a if one in ours else said_b
     counts = f"{said_a} has {len(ours)} prompts, {said_b} {len(theirs)}, {one!r} is in {side} alone"
     way_out = f"limit={min(len(ours), len(theirs))}, or " if len(ours) != len(theirs) else ""
@@ -86,7 +87,7 @@ def _unlike(said_a: str, said_b: str, ours: dict[str, Row], theirs: dict[str, Ro
 
 
 def _answers(said: str, folder: Path, rows: Rows) -> tuple[str, str, dict[str, Row]]:
-    """Corpus, decoding, and the rows of the first prompts by id, in their order."""
+    """Corpus, decoding, and the rows by id, in their order."""
     lines = _lines(said, folder / "predictions.jsonl")
     there = list(dict.fromkeys(row["data"] for row in lines))
     if rows.data is None and len(there) > 1:
@@ -95,7 +96,7 @@ def _answers(said: str, folder: Path, rows: Rows) -> tuple[str, str, dict[str, R
     lines = [row for row in lines if row["data"] == data]
     there = list(dict.fromkeys(row["decoding"] for row in lines))
     decoding = _one_of(said, "decoding", there, rows.decoding or ("sample" if "sample" in there else there[0]))
-    lines = [row for row in lines if row["decoding"] == decoding][: rows.limit]
+    lines = [row for row in lines if row["decoding"] == decoding]
     found = {row["id"]: row for row in lines}
     if len(found) < len(lines):
         raise BadInput(f"{said}: the same id more than once among {len(lines)} answers; give a run without")

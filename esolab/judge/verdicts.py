@@ -87,10 +87,14 @@ def summarise(judged: Sequence[Item]) -> dict[str, Any]:
     }
 
 
+def heading(result: dict[str, Any]) -> str:
+    """What was compared, in a line."""
+    return f"{result['a']} against {result['b']}: {result['n']:,} prompts of {result['data']}, {result['decoding']}"
+
+
 def table(result: dict[str, Any]) -> Table:
     """A judgement for people; shares as percentages."""
-    title = f"{result['a']} against {result['b']}: {result['n']:,} prompts of {result['data']}, {result['decoding']}"
-    made = Table("", escape(result["judge"]), title=escape(title), title_justify="left")
+    made = Table("", escape(result["judge"]))
     made.columns[1].justify = "right"
     for key in NAMES.values():
         made.add_row(key, f"{result[key]:,}")
