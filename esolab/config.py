@@ -266,11 +266,3 @@ def slug(overrides: Iterable[str]) -> str:
     """Overrides as a folder's name: at most 60 characters, without those that do not tell runs apart."""
     words = [o for o in overrides if not re.match(r"[+~]*(experiments|outputs|rerun|logger|hydra)([.=/]|$)", o)]
     return re.sub(r"[^\w.,=+-]", "-", ",".join(words))[:60].rstrip("-,.") or "default"
-
-
-def quoted(value: Any) -> str:
-    """A value as Hydra's grammar reads it back: in a quoted string only backslashes before a quote are escapes."""
-    if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'"{escaped}"'

@@ -128,22 +128,13 @@ def test_a_reward_model_is_tested_on_pairs_only(tmp_path: Path) -> None:
 
 def test_test_pairs_with_an_over_long_reply_are_left_out_and_counted(tmp_path: Path) -> None:
     pairs = [
-        {"prompt": f"Day {i}?", "reference": "Yes.", "worse": "no " * (60 if i == 2 else 1 + i % 3)} for i in range(60)
+        {"prompt": f"Day {10 + i}?", "reference": "Yes.", "worse": "no " * (60 if i == 2 else 1 + i % 3)}
+        for i in range(60)
     ]
     write_rows(tmp_path / "pairs.jsonl", pairs)
     own = ("data=file", f"data.path={tmp_path / 'pairs.jsonl'}", "data.rejected=worse", "data.max_response=30")
-    folder = run(
-        resolve(
-            [
-                *SMALL,
-                *own,
-                "data.max_prompt=60",
-                "method=reward_model",
-                "trainer.epochs=8",
-                f"outputs={tmp_path / 'out'}",
-            ]
-        )
-    )
+    training = ("data.max_prompt=60", "method=reward_model", "trainer.epochs=8", f"outputs={tmp_path / 'out'}")
+    folder = run(resolve([*SMALL, *own, *training]))
     row = result(folder)["scores"]["file"]["preference"]
     assert (row["n"], row["left_out"]) == (5, 1)
     assert row["accuracy"] == 1.0  # as easy as can be
