@@ -20,6 +20,7 @@ class Example:
     `span` are the characters of the prompt, [start, end), that may be shortened, from the left, when the prompt is too
     long for the policy: the input field, so that the instruction and the cue that asks for an answer survive.
     `rejected` is a reply to which people (or the grammar) prefer the reference, where the corpus holds such pairs.
+    `broken` says what is wrong with a pair of the test set, which is answered all the same.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Example:
     reference: str
     span: tuple[int, int]
     rejected: str | None = None
+    broken: str = ""
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,13 @@ def within(
     ]
 
 
-def shorten(examples: Sequence[Example], tokenizer: Tokenizer, max_prompt: int) -> tuple[list[Encoded], int]:
-    """Tokenise test examples, cutting the input field of over-long prompts on its left, and count those cut.
+def shorten(rows: Sequence[Encoded], tokenizer: Tokenizer, max_prompt: int) -> tuple[list[Encoded], int]:
+    """Cut the input field of over-long prompts on its left, and count those cut.
 
     Raises:
         BadInput: a prompt is too long even without its input field and what stands before it.
     """
-    encoded, count = encode(examples, tokenizer), 0
+    encoded, count = list(rows), 0
     for i, whole in enumerate(encoded):
         if len(whole.prompt) > max_prompt:
             encoded[i] = replace(whole, prompt=_cut(whole.example, tokenizer, max_prompt))

@@ -17,7 +17,7 @@ from esolab import metrics, results
 from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
 from esolab.corpora.base import Corpus
-from esolab.data import Encoded, collate, shorten
+from esolab.data import Encoded, collate, encode, shorten
 from esolab.errors import BadInput, gather
 from esolab.logprobs import branch_logprobs
 from esolab.methods.onpolicy import read
@@ -71,7 +71,7 @@ class TestSet:
         name: str, examples: Sequence[Example], tokenizer: Tokenizer, corpus: Corpus, limit: int | None
     ) -> TestSet:
         """Tokenise the first `limit` examples within the corpus's limits."""
-        rows, shortened = shorten(examples[:limit], tokenizer, corpus.max_prompt)
+        rows, shortened = shorten(encode(examples[:limit], tokenizer), tokenizer, corpus.max_prompt)
         return TestSet(name, rows, corpus.max_response, shortened)
 
 
@@ -127,18 +127,19 @@ class Evaluation:
     ) -> tuple[Scores, list[dict[str, Any]]]:
         """Let a reward model tell the replies of the test pairs apart, behind a bar if there is a label for it.
 
-        Pairs with a reply over `data.max_response` are left out and counted. Returns scores by data, see
-        metrics.summarise_pairs, and the lines of predictions.jsonl. Raises BadInput where a set has no pair left.
+        Broken pairs, and those with a reply over `data.max_response`, are left out and counted. Returns scores by data
+        (see metrics.summarise_pairs) and the lines of predictions.jsonl. Raises BadInput where a set has no pair left.
         """
         scores: Scores = {}
         lines = []
         with progress(disable=label is None) as bar:
             task = bar.add_task(label or "", total=sum(len(test.rows) for test in tests.values()), note="pairs")
             for data, test in tests.items():
-                rows = [row for row in test.rows if row.response <= test.max_new_tokens]
+                whole = [row for row in test.rows if not row.example.broken]
+                rows = [row for row in whole if row.response <= test.max_new_tokens]
                 if not rows:
                     raise BadInput(
-                        f"data.max_response={test.max_new_tokens}: all {len(test.rows):,} pairs of {data} have a "
+                        f"data.max_response={test.max_new_tokens}: all {len(whole):,} whole pairs of {data} have a "
                         "longer reply; raise it"
                     )
                 rewards: list[list[float]] = []
@@ -162,7 +163,9 @@ def _pair(data: str, example: Example, chosen: float, rejected: float) -> dict[s
 def _line(data: str, how: str, example: Example, text: str) -> dict[str, Any]:
     """One answer with its scores, as predictions.jsonl keeps it."""
     named = {"prompt": example.prompt, "reference": example.reference, "prediction": text}
-    return {"id": example.id, "data": data, "decoding": how, **named, **metrics.score(text, example.reference.strip())}
+    flag = {"broken": example.broken} if example.broken else {}
+    scores = metrics.score(text, example.reference.strip())
+    return {"id": example.id, "data": data, "decoding": how, **named, **scores, **flag}
 
 
 def reference_loss(policy: Policy, rows: Sequence[Encoded], batch_size: int = 32) -> float:

@@ -24,3 +24,4 @@ class Protocol:
     dropout: Annotated[float, Field(ge=0, lt=1)]
     normalise: Literal["global", "local"]
     bos: bool
+    dialogue: Literal["raw", "alpaca"]

@@ -17,9 +17,10 @@ import transformers
 from omegaconf import OmegaConf
 
 from esolab import results
+from esolab.batch import Example
 from esolab.check import build, too_long
 from esolab.corpora.base import Corpus, Splits
-from esolab.data import Encoded, TrainingData, encode, within
+from esolab.data import Encoded, TrainingData, encode, shorten, within
 from esolab.errors import BadInput, gather
 from esolab.evaluate import Evaluation, TestSet, reference_loss
 from esolab.loggers import MetricsFile, closing
@@ -95,7 +96,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
         _check_pairs(make.func, splits, place, config)
     training: Splits = splits[config["choices"]["data"]]
     tokenizer = model.load_tokenizer([f"{e.prompt}{e.reference}" for e in training.train])
-    train, dev, dropped, dropped_dev = _training_rows(training, tokenizer, place.corpus, config)
+    (train, dropped, cut), (dev, dropped_dev, _) = _training_rows(training, tokenizer, place.corpus, config)
     tests = {
         name: TestSet.make(name, splits[name].test, tokenizer, corpus, evaluation.limit)
         for name, corpus in place.tests.items()
@@ -104,7 +105,8 @@ def _run(config: dict[str, Any], place: Place) -> None:
     size = sum(p.numel() for p in policy.parameters())
     log.info(
         f"{config['choices']['model']}: {size:,} parameters; {len(train):,} training examples, "
-        f"{dropped:,} over-long ones dropped; {len(dev):,} dev prompts, {dropped_dev:,} over-long ones dropped; "
+        f"{dropped:,} over-long ones dropped, {cut:,} shortened; "
+        f"{len(dev):,} dev prompts, {dropped_dev:,} over-long ones dropped; "
         f"{sum(len(t.rows) for t in tests.values()):,} test prompts, "
         f"{sum(t.shortened for t in tests.values()):,} shortened"
     )
@@ -130,7 +132,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
         "but_for_seed": results.identity({**config, "seed": None}, place.fingerprints),
         "scores": scores,
         "before": before,
-        "train": _train_record(method, len(train), dropped, trainer),
+        "train": {**_train_record(method, len(train), dropped, trainer), "shortened": cut},
         "corpora": {config["choices"]["data"]: _origin(training), **{n: _origin(splits[n]) for n in tests}},
         "dropped_overlong_dev": dropped_dev,
         "shortened_prompts": {name: test.shortened for name, test in tests.items()},
@@ -191,24 +193,29 @@ def _check_positions(model: Model, corpora: Mapping[str, Corpus], config: Mappin
 
 def _training_rows(
     splits: Splits, tokenizer: Tokenizer, corpus: Corpus, config: Mapping[str, Any]
-) -> tuple[list[Encoded], list[Encoded], int, int]:
-    """Training and dev examples within the limits, and how many of each were over-long."""
+) -> tuple[tuple[list[Encoded], int, int], tuple[list[Encoded], int, int]]:
+    """Of training and of dev: the examples within the limits, how many were dropped as over-long, how many lost the
+    left of their prompt."""
     data, total, limit = config["choices"]["data"], config["protocol"]["max_total"], config["evaluation"]["limit"]
     if not splits.train:
         raise BadInput(f"data={data}: an evaluation set, with nothing to train on; name it in evaluation.data instead")
-    train, dev = (
-        within(
-            encode(rows, tokenizer, Path(config["outputs"]) / "cache"), corpus.max_prompt, corpus.max_response, total
-        )
-        for rows in (splits.train, splits.dev)
-    )
+    cache = Path(config["outputs"]) / "cache"
+
+    def ready(examples: list[Example]) -> tuple[list[Encoded], int, int]:
+        rows, cut = encode(examples, tokenizer, cache), 0
+        if splits.cut_long:
+            rows, cut = shorten(rows, tokenizer, corpus.max_prompt)
+        kept = within(rows, corpus.max_prompt, corpus.max_response, total)
+        return kept, len(examples) - len(kept), cut
+
+    (train, dropped, cut), (dev, dropped_dev, cut_dev) = ready(splits.train), ready(splits.dev)
     if not train:
         raise BadInput(
             f"data={data}: none of {len(splits.train):,} training examples keeps data.max_prompt={corpus.max_prompt} "
             f"and data.max_response={corpus.max_response} tokens; raise them"
         )
     few = config["evaluation"]["dev_limit"] if limit is None else min(limit, config["evaluation"]["dev_limit"])
-    return train, dev[:few], len(splits.train) - len(train), len(splits.dev) - len(dev)
+    return (train, dropped, cut), (dev[:few], dropped_dev, cut_dev)
 
 
 def _parts(config: Mapping[str, Any], policy: Policy, tokenizer: Tokenizer, trainer: Trainer, examples: int) -> Parts:
@@ -316,4 +323,5 @@ def _timing(method: Method, wall: float) -> dict[str, Any]:
 def _origin(splits: Splits) -> dict[str, Any]:
     """Where a corpus came from and how it was cut, for result.json."""
     sizes = {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)}
-    return {"origin": splits.origin, "cut": splits.cut, "skipped": splits.skipped, **sizes}
+    broken = sum(bool(example.broken) for example in splits.test)
+    return {"origin": splits.origin, "cut": splits.cut, "skipped": splits.skipped, **sizes, "broken": broken}

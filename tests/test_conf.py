@@ -172,6 +172,7 @@ def test_released_differs_from_paper_in_preset_code_and_batch_reduction(
         "dropout": (0.0, 0.1),
         "normalise": ("global", "local"),
         "bos": (True, False),
+        "dialogue": ("raw", "alpaca"),
     }
 
 

@@ -24,6 +24,10 @@ def bpe() -> Tokenizer:
     return model.load_tokenizer([f"{e.prompt}{e.reference}" for e in splits.train])
 
 
+def shortened(examples: list[Example], tokenizer: Tokenizer, limit: int) -> tuple[list[Encoded], int]:
+    return shorten(encode(examples, tokenizer), tokenizer, limit)
+
+
 def encoded(prompt: int, reference: int) -> Encoded:
     return Encoded(Example(f"{prompt}/{reference}", "p", "r", (0, 1)), [7] * prompt, [8] * reference)
 
@@ -67,11 +71,11 @@ def test_only_the_left_of_the_input_field_is_cut_at_a_word_and_no_more_than_need
     assert before.endswith(INPUT)
     assert after == CUE
     for limit in range(sizes[""], len(whole.prompt)):
-        (cut,), count = shorten([example], bpe, limit)
+        (cut,), count = shortened([example], bpe, limit)
         longest = next(rest for rest in rests if sizes[rest] <= limit)
         assert bpe.inner.decode(cut.prompt) == before + longest + after
         assert (count, cut.example, cut.reference) == (1, example, whole.reference)
-    (kept,), count = shorten([example], bpe, len(whole.prompt))
+    (kept,), count = shortened([example], bpe, len(whole.prompt))
     assert (kept, count) == (whole, 0)
 
 
@@ -80,9 +84,9 @@ def test_an_input_goes_whole_before_what_stands_before_it(bpe: Tokenizer) -> Non
     start, end = example.span
     bare = example.prompt[:start] + example.prompt[end:]
     least = len(bpe.prompts([bare])[0])
-    (cut,), _ = shorten([example], bpe, least)
+    (cut,), _ = shortened([example], bpe, least)
     assert bpe.inner.decode(cut.prompt) == bare
-    (more,), count = shorten([example], bpe, least - 5)
+    (more,), count = shortened([example], bpe, least - 5)
     kept = bpe.inner.decode(more.prompt)
     assert count == 1
     assert len(more.prompt) <= least - 5
@@ -93,7 +97,7 @@ def test_an_input_goes_whole_before_what_stands_before_it(bpe: Tokenizer) -> Non
 def test_a_cue_that_does_not_fit_is_bad_input(bpe: Tokenizer) -> None:
     example = alpaca("When did it burn?", CONTEXT, "In 1901.", "museum")
     with pytest.raises(BadInput, match=r"the prompt of example 'museum' has .* without its input.* limit is 2"):
-        shorten([example], bpe, 2)
+        shortened([example], bpe, 2)
 
 
 def test_prompts_within_the_limit_stay_as_they_are_and_are_not_counted(bpe: Tokenizer) -> None:
@@ -101,7 +105,7 @@ def test_prompts_within_the_limit_stay_as_they_are_and_are_not_counted(bpe: Toke
         alpaca("When did it burn?", text, "In 1901.", id) for text, id in ((CONTEXT, "s"), (CONTEXT * 3, "l"))
     )
     (whole,) = encode([short], bpe)
-    rows, count = shorten([short, long, short], bpe, len(whole.prompt))
+    rows, count = shortened([short, long, short], bpe, len(whole.prompt))
     assert count == 1
     assert [row.example.id for row in rows] == ["s", "l", "s"]
     assert rows[0].prompt == rows[2].prompt == whole.prompt
@@ -111,7 +115,7 @@ def test_prompts_within_the_limit_stay_as_they_are_and_are_not_counted(bpe: Toke
 def test_an_instruction_without_input_is_cut_itself(bpe: Tokenizer) -> None:
     example = alpaca("Please tell me at once which year that was.", " ", "1901.", "no-input")
     (whole,) = encode([example], bpe)
-    (cut,), _ = shorten([example], bpe, len(whole.prompt) - 3)
+    (cut,), _ = shortened([example], bpe, len(whole.prompt) - 3)
     text = bpe.inner.decode(cut.prompt)
     assert text.startswith(example.prompt[: example.span[0]])
     assert text.endswith(f"that was.{CUE}")
@@ -177,7 +181,7 @@ def test_a_text_without_blanks_is_cut_inside_and_no_more_than_needed(bpe: Tokeni
     cue, text = " reply:", "".join(chr(97 + i % 7) for i in range(200))
     example = Example("a", text + cue, "yes", (0, len(text)))
     whole = len(bpe.prompts([text + cue])[0])
-    (cut,), count = shorten([example], bpe, whole - 20)
+    (cut,), count = shortened([example], bpe, whole - 20)
     assert count == 1
     assert whole - 24 <= len(cut.prompt) <= whole - 20
     assert (text + cue).endswith(bpe.inner.decode(cut.prompt))
@@ -185,7 +189,7 @@ def test_a_text_without_blanks_is_cut_inside_and_no_more_than_needed(bpe: Tokeni
 
 def test_a_prompt_of_which_nothing_is_left_is_refused(bpe: Tokenizer) -> None:
     with pytest.raises(BadInput, match=r"data.max_prompt: the prompt of example 'a' has 0 tokens"):
-        shorten([Example("a", "\N{GREEK SMALL LETTER ALPHA}" * 3, "yes", (0, 3))], bpe, 1)
+        shortened([Example("a", "\N{GREEK SMALL LETTER ALPHA}" * 3, "yes", (0, 3))], bpe, 1)
 
 
 PAIR = Example("pair", "Who?", "Nobody.", (0, 4), "Some say that it was the baker.")
@@ -218,7 +222,7 @@ def test_a_batch_has_pairs_where_all_its_examples_are(bpe: Tokenizer) -> None:
 
 def test_a_shortened_prompt_keeps_both_replies(bpe: Tokenizer) -> None:
     (whole,) = encode([replace(PAIR, prompt="Who of them was it? Who?", span=(0, 20))], bpe)
-    (cut,), count = shorten([whole.example], bpe, len(whole.prompt) - 1)
+    (cut,), count = shortened([whole.example], bpe, len(whole.prompt) - 1)
     assert count == 1
     assert cut == replace(whole, prompt=cut.prompt)
     assert len(cut.prompt) < len(whole.prompt)

@@ -139,3 +139,27 @@ def test_test_pairs_with_an_over_long_reply_are_left_out_and_counted(tmp_path: P
     assert (row["n"], row["left_out"]) == (5, 1)
     assert row["accuracy"] == 1.0  # as easy as can be
     assert result(folder)["train"]["dropped_overlong"] == 0
+
+
+def test_dialogues_lose_their_left_and_broken_pairs_are_told_apart(tmp_path: Path) -> None:
+    def pair(i: int, turns: int = 1, chosen: str = " Yes.") -> dict[str, str]:
+        prompt = "".join(f"\n\nHuman: Is it {i} or {turn}?\n\nAssistant:" for turn in range(turns))
+        return {"chosen": prompt + chosen, "rejected": prompt + " No."}
+
+    folder = tmp_path / "hh" / "harmless-base"
+    write_rows(folder / "train.jsonl", [pair(i, 20 if i == 3 else 1, "" if i == 5 else " Yes.") for i in range(40)])
+    write_rows(folder / "test.jsonl", [pair(0), pair(1, chosen=""), pair(2, 20)])
+    hh = (f"data_root={tmp_path}", "data=hh", "data.subset=harmless-base", "data.max_prompt=60", "data.max_response=20")
+    made = {}
+    for method in ("sft", "reward_model"):
+        made[method] = run(
+            resolve([*SMALL, *hh, f"outputs={tmp_path / 'out'}", f"method={method}", "trainer.epochs=1"])
+        )
+        train, corpus = result(made[method])["train"], result(made[method])["corpora"]["hh"]
+        assert (train["examples"] + corpus["dev"], train["dropped_overlong"], train["shortened"]) == (39, 0, 1)
+        assert (corpus["skipped"], corpus["broken"], result(made[method])["shortened_prompts"]) == (1, 1, {"hh": 1})
+    answers = [line for line in lines(made["sft"]) if line["decoding"] == "greedy"]
+    assert [line.get("broken") for line in answers] == [None, "empty chosen reply", None]
+    assert "35 training examples, 0 over-long ones dropped, 1 shortened" in (made["sft"] / "run.log").read_text()
+    row = result(made["reward_model"])["scores"]["hh"]["preference"]
+    assert (row["n"], row["left_out"]) == (2, 1)

@@ -69,6 +69,7 @@ TRAIN = {
     "steps": int,
     "examples": int,
     "dropped_overlong": int,
+    "shortened": int,
     "sampled_tokens": int,
     "scored_tokens": int,
     "forward_tokens": int,
@@ -173,7 +174,7 @@ def test_result_has_the_keys_and_types_of_the_contract(eso: Path) -> None:
     assert found["timing"].keys() == {"wall_seconds", "step_seconds_median", "phases"}
     assert found["timing"]["phases"].keys() == {"sample", "reward", "update"}
     assert 0 < sum(found["timing"]["phases"].values()) < found["timing"]["wall_seconds"]
-    assert found["corpora"]["newswire"].keys() == {"origin", "cut", "skipped", "train", "dev", "test"}
+    assert found["corpora"]["newswire"].keys() == {"origin", "cut", "skipped", "train", "dev", "test", "broken"}
     assert (found["device"], found["threads"]) == ("cpu", 1)
 
 
@@ -552,7 +553,7 @@ def test_over_long_examples_are_dropped_and_prompts_shortened_and_both_counted(s
     assert result(folder)["shortened_prompts"] == {"newswire": long}
     assert long > 0
     log = (folder / "run.log").read_text()
-    assert f"{sum(kept)} training examples, {64 - sum(kept)} over-long ones dropped" in log
+    assert f"{sum(kept)} training examples, {64 - sum(kept)} over-long ones dropped, 0 shortened" in log
     assert f"{long} shortened" in log
 
 

@@ -89,7 +89,9 @@ def eligible(
     corpus = CORPORA[name](path=str(Path(data) / name), max_prompt=max_prompt, max_response=max_response)
     examples = corpus().train
     count = min(pool or len(examples), len(examples))
-    rows, _ = shorten([examples[i * len(examples) // count] for i in range(count)], tokenizer, max_prompt)
+    rows, _ = shorten(
+        encode([examples[i * len(examples) // count] for i in range(count)], tokenizer), tokenizer, max_prompt
+    )
     return [row for row in rows if len(row.reference) <= max_response]
 
 

@@ -17,7 +17,8 @@ class Splits:
     dev: list[Example] = field(default_factory=list)
     origin: str = ""  # where it was read from or how it was made, in words
     cut: str = ""  # how the splits were made, in words
-    skipped: int = 0  # records left out because they were bad (skip_bad=true)
+    skipped: int = 0  # records left out: bad ones (skip_bad=true), and what the corpus itself does without
+    cut_long: bool = False  # over-long training prompts lose their left, as test prompts do, and are not dropped
 
 
 @runtime_checkable

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from esolab.batch import Example
+from esolab.corpora.alpaca import alpaca
+from esolab.corpora.base import Splits
 from esolab.corpora.reading import Row, data_files
 from esolab.corpora.sources import Files, FromHub, by_name, unexpected
 from esolab.errors import BadInput
@@ -19,12 +21,21 @@ SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection
 class HH(FromHub):
     """Records with chosen and rejected, whole dialogues that differ in the last reply. The reference is the chosen one.
 
-    Always left out, and counted: records without the cue, with an empty reply, or whose prompts differ.
+    Broken pairs, with an empty reply or of two prompts, are left out of training and counted; of the test set, whose
+    first so many records are a measure, they stay and say so. Records without the cue are left out everywhere.
     """
 
     name: ClassVar[str] = "hh"
 
     subset: Literal["all", "harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"] = "all"
+    form: Literal["raw", "alpaca"] = "raw"
+
+    def __call__(self) -> Splits:
+        """Read the corpus. Raises BadInput naming file, line, value and way out."""
+        splits = super().__call__()
+        train, dev = ([e for e in part if not e.broken] for part in (splits.train, splits.dev))
+        broken = len(splits.train) + len(splits.dev) - len(train) - len(dev)
+        return replace(splits, train=train, dev=dev, skipped=splits.skipped + broken, cut_long=self.form == "raw")
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -53,9 +64,19 @@ class HH(FromHub):
         return merged
 
     def example(self, row: Row) -> Example | None:
-        """The dialogue up to and including the last cue, and both replies with the blank that follows the cue."""
+        """The dialogue up to and including the last cue, and both replies with the blank that follows the cue; in the
+        Alpaca form, the dialogue as the instruction."""
         prompt, cue, reply = row.text("chosen").rpartition(CUE)
         other, _, rejected = row.text("rejected").rpartition(CUE)
-        if not cue or not reply.strip() or not rejected.strip() or other != prompt:
+        if not cue:
             return None
-        return Example("", prompt + CUE, reply.rstrip(), (0, len(prompt + CUE)), rejected.rstrip())
+        faults = {
+            "empty chosen reply": not reply.strip(),
+            "empty rejected reply": not rejected.strip(),
+            "two prompts": other != prompt,
+        }
+        made = Example("", prompt + CUE, reply.rstrip(), (0, len(prompt + CUE)))
+        if self.form == "alpaca":
+            made = alpaca((prompt + CUE).strip(), "", reply.strip())
+            rejected = rejected.strip()
+        return replace(made, rejected=rejected.rstrip(), broken=", ".join(f for f, is_so in faults.items() if is_so))

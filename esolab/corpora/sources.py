@@ -94,7 +94,7 @@ class FromFiles:
                 example if example.id else replace(example, id=f"{self.name}/{split}/{index}")
                 for index, example in enumerate(examples)
             ]
-        return Splits(**parts, origin=origin, cut=cut, skipped=skipped)
+        return Splits(parts["test"], parts["train"], parts["dev"], origin=origin, cut=cut, skipped=skipped)
 
     def _examples(self, files: list[Path], seen: dict[str, str]) -> tuple[list[Example], int]:
         """The examples of these files and how many records were left out; `seen` maps an id to its place."""

@@ -32,13 +32,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt, its reference and the answers of the sides a and b."""
+    """A prompt, its reference and the answers of the sides a and b; `broken` is what is wrong with the record."""
 
     id: str
     prompt: str
     reference: str
     a: str
     b: str
+    broken: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def read_pairs(a: str, b: str, rows: Rows) -> Pairs:
                 f"{said_b}: prompt {i!r} is not that of {said_a}; give runs with the same data, template and max_prompt"
             )
     said = [(i, ours[i], theirs[i]["prediction"]) for i in wanted]
-    return Pairs(data, decoding, [Pair(i, r["prompt"], r["reference"], r["prediction"], text) for i, r, text in said])
+    pairs = [Pair(i, r["prompt"], r["reference"], r["prediction"], text, r["broken"]) for i, r, text in said]
+    return Pairs(data, decoding, pairs)
 
 
 def _unlike(said_a: str, said_b: str, ours: dict[str, Row], theirs: dict[str, Row], one: str) -> str:
@@ -130,7 +132,7 @@ def _lines(said: str, file: Path) -> list[Row]:
 
 
 def _row(line: Any) -> Row:
-    row = {key: line[key] for key in KEYS}
+    row = {**{key: line[key] for key in KEYS}, "broken": line.get("broken", "")}
     for key, value in row.items():
         if not isinstance(value, str):
             raise TypeError(f"{key} is no text: {value!r}")

@@ -65,6 +65,7 @@ def items(asked: Sequence[Sequence[Question]], verdicts: Sequence[Position]) -> 
 def summarise(judged: Sequence[Item]) -> dict[str, Any]:
     """The judgement in numbers: counts, rates as shares, mean lengths in words; None where there is nothing to count.
 
+    broken: records of the corpus with an empty reply, or replies to two prompts; they are judged like the others.
     win_rate: wins and half of the ties over the valid items, with its 95% Wilson interval; wins_per_n: wins over all.
     length_controlled: the win rate at equal lengths, see `stats.length_controlled`. flips: the share of items whose
     verdict changed with the order, of those with valid verdicts in both.
@@ -76,6 +77,7 @@ def summarise(judged: Sequence[Item]) -> dict[str, Any]:
     twice = [item.flipped for item in valid if len(item.questions) == 2]
     return {
         "n": len(judged),
+        "broken": sum(bool(item.questions[0].pair.broken) for item in judged),
         **{name: counts[key] for key, name in NAMES.items()},
         "win_rate": interval.estimate if interval else None,
         "win_rate_95": [interval.low, interval.high] if interval else None,
@@ -98,6 +100,8 @@ def table(result: dict[str, Any]) -> Table:
     made.columns[1].justify = "right"
     for key in NAMES.values():
         made.add_row(key, f"{result[key]:,}")
+    if result["broken"]:
+        made.add_row("broken records among them", f"{result['broken']:,}")
     low, high = result["win_rate_95"] or (None, None)
     made.add_row("win rate, ties as half, of valid", _percent(result["win_rate"]))
     made.add_row("95% interval (Wilson)", f"{_percent(low)} to {_percent(high)}")

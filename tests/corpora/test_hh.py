@@ -3,13 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from esolab.config import resolve
+from esolab.corpora.alpaca import unwrap
 from esolab.corpora.hh import HH, SUBSETS
 from esolab.errors import BadInput
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Help\n\nAssistant:"
 GOOD = {"chosen": PROMPT + " Of course. ", "rejected": PROMPT + " No."}
-LEFT_OUT = (
-    {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"},
+NO_CUE = ({"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: Hi"},)
+BROKEN = (
     {"chosen": PROMPT, "rejected": PROMPT + " No."},
     {"chosen": PROMPT + " Yes.", "rejected": PROMPT + " "},
     {"chosen": PROMPT + " Yes.", "rejected": PROMPT + " Why?\n\nHuman: So\n\nAssistant: No."},
@@ -24,10 +26,27 @@ def test_the_dialogue_up_to_the_last_cue_is_the_prompt(write: Callable[..., Path
     assert example.span == (0, len(PROMPT))
 
 
-def test_records_without_a_reply_or_a_shared_prompt_are_always_left_out(write: Callable[..., Path]) -> None:
-    path = write("harmless-base/test.jsonl", [*LEFT_OUT, GOOD])
+def test_broken_pairs_are_left_out_of_training_and_flagged_in_the_test_set(write: Callable[..., Path]) -> None:
+    write("harmless-base/train.jsonl", [*BROKEN, *[GOOD] * 9, *BROKEN, *NO_CUE])
+    path = write("harmless-base/test.jsonl", [*BROKEN, GOOD, *NO_CUE])
     splits = HH(path=str(path.parents[1]), subset="harmless-base")()
-    assert ([e.id for e in splits.test], splits.skipped) == (["hh/test/0"], 4)
+    assert [e.broken for e in splits.test] == ["empty chosen reply", "empty rejected reply", "two prompts", ""]
+    assert [e.prompt for e in splits.test] == [PROMPT] * 4
+    assert [e.reference for e in splits.test] == ["", " Yes.", " Yes.", " Of course."]
+    assert {e.broken for e in [*splits.train, *splits.dev]} == {""}
+    assert (len(splits.train) + len(splits.dev), splits.skipped) == (9, 6 + 2)
+
+
+def test_the_released_form_is_an_alpaca_prompt_whose_instruction_is_the_dialogue(write: Callable[..., Path]) -> None:
+    path = str(write("any.jsonl", [GOOD] * 20))
+    raw, wrapped = HH(path=path)(), HH(path=path, form="alpaca")()
+    example = wrapped.test[0]
+    assert (example.reference, example.rejected) == ("Of course.", "No.")
+    assert unwrap(example.prompt) == (PROMPT.strip(), "")
+    assert example.prompt[slice(*example.span)] == PROMPT.strip()
+    assert (raw.cut_long, wrapped.cut_long) == (True, False)
+    assert resolve(["data=hh", "model=gpt2", "protocol=released"])["data"]["form"] == "alpaca"
+    assert resolve(["data=hh", "model=gpt2"])["data"]["form"] == "raw"
 
 
 def test_all_subsets_in_order(write: Callable[..., Path], tmp_path: Path) -> None:
