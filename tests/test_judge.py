@@ -4,7 +4,10 @@ import hashlib
 import inspect
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -417,6 +420,41 @@ def test_a_judgement_that_was_stopped_goes_on_and_ends_like_one_that_was_not(
     assert (folder / "judgements.jsonl").read_text() == (whole / "judgements.jsonl").read_text()
     assert set(Counter(server.answered).values()) == {1}
     assert len(server.bodies) > len(server.answered) == 2 * N
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_was_killed_goes_on_and_ends_like_one_that_was_not(
+    how: signal.Signals, serve: Callable[..., Server], ask: Callable[..., Any]
+) -> None:
+    """Killed after nine replies of forty, one request in five failing. All that is asked again is what was under way at
+    a SIGKILL: nobody can know the reply."""
+    nine = Event()
+
+    def faulty(n: int, first: str, second: str) -> str | Reply:
+        if n == 12:
+            nine.set()
+            assert again.wait(30)
+        return (503, b"overloaded") if n % 5 == 0 else fair(n, first, second)
+
+    again = Event()
+    undisturbed, whole = ask(*asking(serve(), "orders=both", "outputs=whole"))
+    server = serve(faulty)
+    command = asking(server, "orders=both", "judge.concurrency=2")
+    process = subprocess.Popen([sys.executable, "-m", "esolab.judge", *command], stderr=subprocess.PIPE, text=True)
+    assert nine.wait(60)
+    process.send_signal(how)
+    if how is signal.SIGTERM:
+        again.set()
+    said, code = process.communicate(timeout=60)[1], process.returncode
+    again.set()
+    if how is signal.SIGTERM:
+        assert (code, said.splitlines()[-1]) == (130, "stopped; the same command goes on from the replies that came")
+    result, folder = ask(*command)
+    assert result == undisturbed
+    assert (folder / "judgements.jsonl").read_text() == (whole / "judgements.jsonl").read_text()
+    times = Counter(server.answered)
+    assert len(times) == 2 * N
+    assert sum(times.values()) - 2 * N <= (0 if how is signal.SIGTERM else 2)
 
 
 def test_a_torn_last_line_alone_is_asked_again(serve: Callable[..., Server], ask: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,4 +114,5 @@ def locate(config: dict[str, Any], fingerprint: str) -> Path:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is Ctrl-C: replies under way are kept
     sys.exit(main(sys.argv[1:]))
