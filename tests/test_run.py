@@ -326,7 +326,9 @@ def test_the_configuration_is_kept_resolved_and_makes_the_same_run(eso: Path) ->
 
 def test_the_log_says_what_was_dropped_and_shortened(eso: Path) -> None:
     text = (eso / "run.log").read_text()
-    assert "64 training examples, 0 over-long ones dropped; 8 dev prompts, 0 over-long ones dropped;" in text
+    assert (
+        "64 training examples, 0 over-long ones dropped, 0 shortened; 8 dev prompts, 0 over-long ones dropped;" in text
+    )
     assert "16 test prompts, 0 shortened" in text
     assert "finished" in text
 
