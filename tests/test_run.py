@@ -61,6 +61,7 @@ MORE = {  # what esolab adds to the contract: readers may count on it, too
     "shortened_prompts": dict,  # test prompts that lost the left of their input field, by data
     "setting": str,  # the identity but for the method: runs that share it are compared
     "parameters": int,
+    "models": dict,  # parameters and bytes of each model held
     "threads": int,
 }
 SCORES = {"n": int} | dict.fromkeys(("rouge1", "rouge2", "rougeL", "gleu", "gleu_char", "length", "distinct2"), float)

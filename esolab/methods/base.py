@@ -8,13 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -47,9 +48,9 @@ class Optimizer:
     weight_decay: NonNegativeFloat = 0.05
     clip: PositiveFloat = 1.0
 
-    def build(self, policy: torch.nn.Module) -> AdamW:
-        """The optimizer of a policy's trainable weights."""
-        weights = [p for p in policy.parameters() if p.requires_grad]
+    def build(self, module: torch.nn.Module) -> AdamW:
+        """The optimizer of a module's trainable weights."""
+        weights = [p for p in module.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in weights if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
@@ -137,6 +138,10 @@ class Method(pl.LightningModule):
         """Whether this epoch adds the method's own loss to the likelihood."""
         return False
 
+    def models(self) -> dict[str, nn.Module]:
+        """The models that training holds, by what they are for."""
+        return {"policy": self.policy, **getattr(self.parts.reward, "models", dict)()}
+
     def rollout(self, batch: Batch) -> Rollout:
         """Answers of the policy to a whole batch; only called while active."""
         raise TypeError(f"{type(self).__name__} does not sample")
@@ -164,7 +169,7 @@ class Method(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, a step of which is an optimizer step."""
-        optimizer = self.parts.optimizer.build(self.policy)
+        optimizer = self.parts.optimizer.build(self)
         schedule = LambdaLR(optimizer, lambda step: self.parts.optimizer.factor(step, self.parts.total_steps))
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
@@ -214,25 +219,32 @@ class Method(pl.LightningModule):
         return {}
 
     def optimizer_step_and_schedule(self, batch: Batch, losses: dict[str, float]) -> dict[str, float]:
-        """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used.
-
-        Raises:
-            BadInput: the loss or its gradient is not finite; the weights are as they were.
-        """
+        """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.parts.optimizer.clip)
-        if not all(math.isfinite(x) for x in (float(norm), *losses.values())):
-            said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-            raise BadInput(
-                f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {float(norm):g}. "
-                "Lower optimizer.lr or method.lam; the last checkpoint is kept. "
-                f"The batch was {', '.join(batch.ids)}"
-            )
+        norm = self.checked_norm(batch, losses)
         rate = schedule.get_last_lr()[0]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
-        return {"grad_norm": float(norm), "lr": float(rate)}
+        return {"grad_norm": norm, "lr": float(rate)}
+
+    def checked_norm(self, batch: Batch, losses: dict[str, float]) -> float:
+        """Clip the gradient of each model that is trained; the norm of the policy's before.
+
+        Raises:
+            BadInput: the loss or its gradient is not finite; the weights are as they were.
+        """
+        clip = self.parts.optimizer.clip
+        norms = {n: float(nn.utils.clip_grad_norm_(m.parameters(), clip)) for n, m in self.named_children()}
+        if not all(math.isfinite(x) for x in (*norms.values(), *losses.values())):
+            said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            norm = ", ".join(f"{value:g}" for value in norms.values())
+            raise BadInput(
+                f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {norm}. "
+                "Lower optimizer.lr or method.lam; the last checkpoint is kept. "
+                f"The batch was {', '.join(batch.ids)}"
+            )
+        return norms["policy"]
 
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
         """Keep account of what the run has cost, in tokens and seconds.
@@ -240,14 +252,14 @@ class Method(pl.LightningModule):
         Forward tokens are all that went through the network, to answer and to score; backward tokens those that
         gradients went through (the measurements of `watch` left out). The last token of a branch goes through nothing.
         """
-        prompts, branches = int(batch.prompts.lengths.sum()), [self.branches(batch).lengths]
-        branches += [] if scored is None else [scored.branches.lengths]
+        prompts = int(batch.prompts.lengths.sum())
+        branches = [] if scored is None else [scored.branches.lengths]
+        branches += [self.branches(batch).lengths] if scored is None or self.sft_weight else []
         tokens = sum(int(b.sum()) for b in branches)
         inner = sum(int((b - 1).clamp(min=0).sum()) for b in branches)
         k = sum(b.shape[1] for b in branches)
         again = self.parts.micro_k is not None and self.parts.micro_k < k  # see branch_logprobs
         read = prompts * (k if self.alone else 1)
-        self.counts["steps"] += 1
         self.counts["scored_tokens"] += tokens
         self.counts["backward_tokens"] += read + inner
         self.counts["forward_tokens"] += read + inner
@@ -258,6 +270,11 @@ class Method(pl.LightningModule):
             self.counts["sampled_tokens"] += sampled
             self.counts["forward_tokens"] += sampled - rollout.rewards.numel()
             self.counts["forward_tokens"] += 0 if read_once else self.readings * prompts
+        self.count_step()
+
+    def count_step(self) -> None:
+        """Keep account of one step and its seconds."""
+        self.counts["steps"] += 1
         for phase, seconds in self.seconds.items():
             self.spent[phase] += seconds
         self.step_seconds.append(sum(self.seconds.values()))
@@ -274,13 +291,14 @@ class Method(pl.LightningModule):
         losses: dict[str, float] = defaultdict(float)
         parts: Sequence[tuple[list[int], Read | None]] = reads or [(r, None) for r in self.micro_batches(batch)]
         for rows, read in parts:
-            branches = self.branches(batch)[rows]
-            if rollout is not None:
-                branches = join(rollout.branches[rows], branches)
+            answers = [] if rollout is None else [rollout.branches[rows]]
+            references = [self.branches(batch)[rows]] if sft_weight else []
+            branches = reduce(join, [*answers, *references])
             logprobs = branch_logprobs(self.policy, batch.prompts[rows], branches, self.parts.micro_k, read)
-            terms = {"sft": -(sft[rows] * logprobs[:, -1].sum(-1)).sum()}
+            terms = {"sft": -(sft[rows] * logprobs[:, -1].sum(-1)).sum()} if references else {}
             if rollout is not None and own is not None:
-                terms["own"] = (own[rows] * self.own_loss(rollout[rows], logprobs[:, :-1])).sum()
+                own_logprobs = logprobs[:, :-1] if references else logprobs
+                terms["own"] = (own[rows] * self.own_loss(rollout[rows], own_logprobs)).sum()
             self.descend(terms, losses)
         return dict(losses)
 
@@ -306,6 +324,16 @@ class Method(pl.LightningModule):
         size = batch.references.lengths.sum().float() if tokens else torch.tensor(float(len(batch)), device=self.device)
         mean = self.trainer.strategy.reduce(size.clone(), reduce_op="mean")
         return float(size / mean)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Inside, dropout is off."""
+        mode = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(mode)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

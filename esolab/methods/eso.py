@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from esolab.batch import Batch, Rollout, Tokens
@@ -61,6 +61,7 @@ class ESO(OnPolicy):
         reward_threshold: leave out prompts whose mean reward is not above it (released code only); None keeps all.
         batch_reduction: mean over the prompts kept, or their sum. The released code means the former and computes the
             latter, over all prompts of a device unless none is above the threshold.
+        sft_weight: of the likelihood of the references while ESO is on; 0 leaves equation 8 alone.
         watch_every: measure the two parts of the gradient every so many steps, at the price of two more backwards; 0
             never. With dropout it is never measured, as that would change the run.
     """
@@ -77,9 +78,11 @@ class ESO(OnPolicy):
         iw: bool = False,
         reward_threshold: float | None = None,
         batch_reduction: Literal["mean", "sum"] = "mean",
+        sft_weight: NonNegativeFloat = 1.0,
         watch_every: NonNegativeInt = 25,
     ) -> None:
         super().__init__(parts, lam, active_epochs, keep_eos)
+        self.sft_weight = sft_weight
         drawn = parts.sampling
         if iw and (drawn.top_k or drawn.top_p < 1 or drawn.greedy or not keep_eos):
             raise BadInput(

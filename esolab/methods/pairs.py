@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from jaxtyping import Float
 from torch import Tensor
@@ -50,13 +48,3 @@ class Pairs(Method):
         right = (margin > 0).float() + 0.5 * (margin == 0).float()
         for name, values in (("chosen", chosen), ("rejected", rejected), ("margin", margin), ("accuracy", right)):
             self.numbers[f"preference/{name}"] += float(values.detach().mean()) * share
-
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Inside, dropout is off."""
-        mode = self.policy.training
-        self.policy.eval()
-        try:
-            yield
-        finally:
-            self.policy.train(mode)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, with_config
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from esolab.errors import BadInput
@@ -76,6 +76,17 @@ class Composite:
         }
         terms = [p["weight"] * normalised(self.parts[n].double(), self.normalise) for n, p in self.made_of.items()]
         return torch.stack(terms).sum(0).float()
+
+    def models(self) -> dict[str, nn.Module]:
+        """The models that the parts hold, by the names of the parts."""
+        held: dict[str, nn.Module] = {}
+        for name, part in self.made_of.items():
+            held |= {f"{kind} {name}": model for kind, model in getattr(part["reward"], "models", dict)().items()}
+        return held
+
+    def fingerprint(self) -> str:
+        """The fingerprints of the parts that are models, "" where none is."""
+        return "".join(getattr(part["reward"], "fingerprint", str)() for part in self.made_of.values())
 
     def _scores(self, name: str, raw: object, prompts: int, k: int) -> Float[Tensor, "B K"]:
         """What a part returned as numbers, NaN where they were none; said once, as the sum does not show which part."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
 from esolab.batch import Tokens
@@ -71,6 +71,10 @@ class Preference:
     def fingerprint(self) -> str:
         """A hash of the reward model's files: another model at the same place is another run."""
         return content_hash(self.folder)
+
+    def models(self) -> dict[str, nn.Module]:
+        """The reward model, once it is loaded."""
+        return {} if self.judge is None else {"reward": self.judge.network}
 
 
 @dataclass

@@ -8,6 +8,7 @@ from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
 from esolab.methods import advantages
+from esolab.methods.base import Optimizer
 from esolab.methods.eso import ESO, eso_loss
 from esolab.methods.sft import sft_loss
 
@@ -302,3 +303,27 @@ def test_identity_16_sum_and_length_norm_coincide_for_answers_of_one_token(make_
     own = ESO(make_parts(), lam=1.0).own_loss(rollout, logprobs)
     assert own.abs().min() > 0
     assert torch.equal(ESO(make_parts(), lam=1.0, logp="mean").own_loss(rollout, logprobs), own)
+
+
+def test_without_the_likelihood_the_gradient_is_the_methods_own(train):
+    """Equation 8: sft_weight=0 is what lambda ESO adds to the likelihood, and the references are not read."""
+    settings = {"batch": 16, "lam": 0.5, "active_epochs": "all", "watch_every": 0}
+    settings["more"] = {"optimizer": Optimizer(lr=1e-2, clip=1e9)}
+    (both, whole, _), (alone, own, steps) = (train("eso", sft_weight=w, **settings) for w in (1.0, 0.0))
+    likelihood = train("sft", batch=16, more=settings["more"])[1].gradients[0]
+    difference = whole.gradients[0] - own.gradients[0] - likelihood
+    assert difference.norm() < 1e-5 * likelihood.norm()
+    assert own.gradients[0].norm() > 1e-3
+    assert "loss/sft" not in steps[0]
+    references = both.counts["scored_tokens"] - alone.counts["scored_tokens"]
+    assert references == sum(len(row.reference) for row in both.trainer.datamodule.rows)
+    assert both.counts["sampled_tokens"] == alone.counts["sampled_tokens"]
+
+
+def test_equal_rewards_and_no_likelihood_leave_nothing_to_learn(train):
+    def same(prompts, responses, references):
+        return torch.ones(len(responses), len(responses[0]))
+
+    _, watch, steps = train("eso", batch=16, lam=0.5, active_epochs="all", sft_weight=0.0, more={"reward": same})
+    assert not watch.gradients[0].any()
+    assert steps[0]["loss"] == 0

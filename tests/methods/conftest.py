@@ -1,0 +1,5 @@
+"""What the tests of the methods share."""
+
+from training import train
+
+__all__ = ["train"]
