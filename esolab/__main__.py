@@ -33,8 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(config: dict[str, Any]) -> None:
     """Do the run; Ctrl-C leaves it with the way to go on."""
+    from esolab.errors import BadInput
     from esolab.run import locate, run
 
+    if config["stages"]:
+        name = config["choices"]["experiments"]
+        raise BadInput(f"experiments={name}: has stages, which one run is not; give -m, too: -m experiments={name}")
     try:
         run(config)
     except KeyboardInterrupt as stop:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from esolab.errors import BadInput
 
@@ -23,6 +23,15 @@ build = partial(instantiate, _convert_="all")  # only plain Python crosses the b
 
 FROM_ESOLAB = ("parts", "folder", "config")  # arguments that a run gives to what is built in parts
 
+
+class Stage(BaseModel, extra="forbid"):
+    """A stage of an experiment: a run or several, or judgements, as overrides in Hydra's grammar."""
+
+    name: Annotated[str, Field(pattern=r"^\w+$")]
+    run: list[str] | None = None
+    judge: list[str] | None = None
+
+
 # types of what stands outside of a constructor call
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 OUTSIDE: dict[str, Any] = {
@@ -30,6 +39,8 @@ OUTSIDE: dict[str, Any] = {
     "rerun": bool,
     "outputs": str,
     "data_root": str | None,
+    "scale": dict[str, Any],
+    "stages": list[Stage] | None,
     "orders": typing.Literal["one", "both"],
 }
 
@@ -73,7 +84,7 @@ def check(config: dict[str, Any]) -> Iterator[str]:
                 misfits = [_placed(str(cause), path)]
         misfitting += [path] * bool(misfits)
         yield from misfits
-    yield from _plain_values(config)
+    yield from plain_values(config)
     yield from _together(config, built)
 
 
@@ -83,8 +94,8 @@ def _placed(said: str, path: str) -> str:
     return said if path == group else re.sub(rf"(?<![\w./:=]){group}\.", lambda _: f"{path}.", said)
 
 
-def _plain_values(config: dict[str, Any]) -> Iterator[str]:
-    """The values that stand outside of a constructor call."""
+def plain_values(config: dict[str, Any]) -> Iterator[str]:
+    """Misfits of the values that stand outside of a constructor call."""
     for key, kind in OUTSIDE.items():
         if key in config:
             yield from _misfit(key, config[key], kind)

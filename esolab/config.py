@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from esolab.check import build as build
-from esolab.check import check, near, near_key, settable
+from esolab.check import check, near, near_key, plain_values, settable
 from esolab.errors import BadInput
 
 HERE = Path(__file__).parent
@@ -29,6 +29,7 @@ sys.path.insert(0, str(HERE / "plugins"))  # Hydra accepts a launcher only from 
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"  # in the wheel, in a checkout
 
 OmegaConf.register_new_resolver("cores", lambda: len(os.sched_getaffinity(0)), replace=True)
+OmegaConf.register_new_resolver("either", lambda given, yes, no: no if given is None else yes, replace=True)
 
 
 def resolve(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
@@ -43,6 +44,22 @@ def resolve(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
     config, misfits = _compose([_readable(o) for o in overrides], name)
     misfits += check(config)
     if misfits:
+        raise BadInput("\n".join(_once(misfits)))
+    return config
+
+
+def staged(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The configuration of the experiment that the overrides name, as far as it is common to its stages; None where it
+    has none. In `stages` `${stage.NAME}` is left as it stands.
+
+    Raises:
+        BadInput: it has stages, and its scale or the form of the stages does not fit.
+    """
+    common = r"[+~]*(experiments|scale|stages|data_root|outputs)([.=]|$)"
+    config, misfits = _compose([_readable(o) for o in overrides if re.match(common, o)], "config")
+    if not config.get("stages"):
+        return None
+    if misfits := [*misfits, *plain_values(config)]:
         raise BadInput("\n".join(_once(misfits)))
     return config
 
@@ -92,7 +109,7 @@ def judge(overrides: Sequence[str]) -> None:
         if misfits and swept:
             again = _fitting([o for o in first if not o.startswith("hydra")], "config")[1]
             misfits = [misfit for misfit in misfits if misfit in again]
-    if misfits:
+    if misfits and not staged(alone):  # what does not fit beside the defaults may fit beside what a stage chooses
         raise BadInput("\n".join(misfits))
 
 
@@ -225,10 +242,17 @@ def _plain(overrides: list[str], name: str) -> tuple[dict[str, Any], list[str]]:
     misfits = [f"{key}: no value; give {key}=..." for key in missing]
     for key in missing:
         OmegaConf.update(composed, key, None)
+    named = set(re.findall(r"\$\{stage\.(\w+)\}", OmegaConf.to_yaml(composed))) if "stages" in composed else ()
+    if named:
+        composed.stage = {stage: f"\\${{stage.{stage}}}" for stage in named}  # stands for itself until it is run
     try:
         config = typing.cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         return {}, [*misfits, f"{error.full_key}: {str(error).splitlines()[0]}"]
+    if named:
+        del config["stage"]
+    if config.get("stages"):
+        config["stages"] = _flat(config["stages"])
     known = dict(_items(OmegaConf.to_container(compose(name))))
     misfits += [f"{key}: unknown key{near_key(key, list(known))}" for key in sorted(set(config) - set(known))]
     config["choices"] = choices
@@ -236,6 +260,15 @@ def _plain(overrides: list[str], name: str) -> tuple[dict[str, Any], list[str]]:
     if "data" in config.get("evaluation", ()):
         misfits += _add_evaluation_sets(config, overrides, name)
     return config, misfits
+
+
+def _flat(stages: Any) -> Any:
+    """Stages with the lists of overrides that stand among their overrides, as those of a scale do, taken apart."""
+    if isinstance(stages, dict):
+        return {key: _flat(value) for key, value in stages.items()}
+    if isinstance(stages, list):
+        return [item for value in stages for item in (_flat(value) if isinstance(value, list) else [_flat(value)])]
+    return stages
 
 
 def _add_evaluation_sets(config: dict[str, Any], overrides: list[str], name: str) -> list[str]:
@@ -264,5 +297,7 @@ def _add_evaluation_sets(config: dict[str, Any], overrides: list[str], name: str
 
 def slug(overrides: Iterable[str]) -> str:
     """Overrides as a folder's name: at most 60 characters, without those that do not tell runs apart."""
-    words = [o for o in overrides if not re.match(r"[+~]*(experiments|outputs|rerun|logger|hydra)([.=/]|$)", o)]
+    words = [
+        o for o in overrides if not re.match(r"[+~]*(experiments|scale|stages|outputs|rerun|logger|hydra)([.=/]|$)", o)
+    ]
     return re.sub(r"[^\w.,=+-]", "-", ",".join(words))[:60].rstrip("-,.") or "default"

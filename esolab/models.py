@@ -42,7 +42,7 @@ class Model:
 
     Args:
         id: hub id, looked up where no `path` is given; `revision` pins it.
-        path: local folder with weights and tokenizer (save_pretrained layout).
+        path: local folder with weights and tokenizer (save_pretrained layout), or the folder of the run that left it.
         tokenizer: local tokenizer folder; None takes the model's, or trains one where the model has none.
         weights: "random" builds the same architecture without reading or downloading weights.
         architecture: settings of the transformers config, `model_type` among them, for random weights.
@@ -64,6 +64,8 @@ class Model:
     vocab_size: PositiveInt | None = None
 
     def __post_init__(self) -> None:
+        if self.path is not None and (Path(self.path) / "policy").is_dir():
+            object.__setattr__(self, "path", str(Path(self.path) / "policy"))
         if self.path is None and self.id is None and self.architecture is None:
             raise BadInput(
                 "model.path: no model is named; give model.path=DIR (a save_pretrained folder) or model.id=ID"

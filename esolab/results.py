@@ -23,13 +23,20 @@ from esolab.errors import BadInput
 from esolab.policy import Policy, Tokenizer
 
 SCHEMA = 1
-ELSEWHERE = ("logger", "outputs", "rerun", "slug")  # says where and how to keep a run, not what it is
+ELSEWHERE = (
+    "logger",
+    "outputs",
+    "rerun",
+    "scale",
+    "slug",
+    "stages",
+)  # not what a run is, but where it is kept, and why
 
 
 def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:
     """Eight characters that tell runs apart: a hash of the resolved configuration and of the local data it reads."""
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
-    own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger")}
+    own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
     text = json.dumps([_alike(own), list(fingerprints)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

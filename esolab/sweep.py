@@ -5,57 +5,94 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from esolab.config import resolve
+from esolab.config import build
 from esolab.errors import BadInput
+from esolab.judge import __main__ as judgement
+from esolab.judge.pairs import read_pairs
 from esolab.report import show
 from esolab.run import locate
+from esolab.stages import Job, plan
 
 
-def sweep(jobs: Sequence[Sequence[str]]) -> int:
-    """Run jobs, given as overrides, one after the other; print their states and their results side by side.
+def sweep(commands: Sequence[Sequence[str]]) -> int:
+    """Do what commands, given as overrides, describe, one after the other: a run each, or the stages of an experiment.
+    Print their states and their results side by side.
 
-    A job that does not fit or fails is named and the others go on. The exit code: 0 if all finished, 2 if no job's
-    configuration fits (nothing is started then), 1 otherwise. Ctrl-C ends the sweep with the way to go on.
+    A job that does not fit or fails is named and the others go on, but for stages that refer to it. The exit code: 0 if
+    all finished, 2 if no command's configuration fits (nothing is started then), 1 otherwise. Ctrl-C ends the sweep and
+    says how to go on.
     """
-    configs = [_try(overrides) for overrides in jobs]
-    problems = [problem for problem in configs if isinstance(problem, BadInput)]
-    if len(problems) == len(configs):
+    plans = [_try(overrides) for overrides in commands]
+    problems = [problem for problem in plans if isinstance(problem, BadInput)]
+    if len(problems) == len(plans):
         lines = dict.fromkeys(line for problem in problems for line in str(problem).splitlines())
         raise BadInput("\n".join(lines))
     states, folders = [], []
-    with tempfile.TemporaryDirectory(prefix="esolab-") as folder:
-        for number, (overrides, config) in enumerate(zip(jobs, configs, strict=True)):
-            name = " ".join(o for o in overrides if not o.startswith("experiments="))
-            if isinstance(config, BadInput):
-                states.append((name, "does not fit", str(config)))
+    for number, (overrides, planned) in enumerate(zip(commands, plans, strict=True)):
+        name = " ".join(o for o in overrides if not o.startswith("experiments="))
+        if isinstance(planned, BadInput):
+            states.append((name, "does not fit", str(planned)))
+            continue
+        print(f"job {number + 1} of {len(commands)}: {name}", file=sys.stderr, flush=True)
+        left: dict[str, Path] = {}
+        for job in planned:
+            said = f"{name} stage {job.stage}".strip() if job.stage else name
+            if lacking := [stage for stage in job.needs if stage not in left]:
+                states.append((said, "not run", f"it needs {', '.join(f'stage {stage}' for stage in lacking)}"))
                 continue
-            print(f"job {number + 1} of {len(jobs)}: {name}", file=sys.stderr, flush=True)
-            file = Path(folder) / f"{number}.yaml"
-            file.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-            code = subprocess.run([sys.executable, "-m", "esolab", "--resolved", str(file)]).returncode
-            if code == 130 or code == -2:
-                without = " without rerun=true" if config["rerun"] else ""
-                raise KeyboardInterrupt(f"stopped; the same command{without} skips finished jobs and takes up this one")
-            if code == 0:
-                folders.append(locate(config).folder)
-            states.append((name, "done" if code == 0 else f"failed with exit code {code}", ""))
+            if job.stage:
+                print(f"stage {job.stage}: {' '.join(job.arguments(left))}", file=sys.stderr, flush=True)
+            code, folder = _do(job, left)
+            if folder is not None:
+                left[job.stage] = folder
+                folders.append(folder)
+            states.append((said, "done" if code == 0 else f"failed with exit code {code}", ""))
     _show(states)
     if folders:
-        show(folders)
+        show(list(dict.fromkeys(folders)))
     return 0 if all(state == "done" for _, state, _ in states) else 1
 
 
-def _try(overrides: Sequence[str]) -> dict[str, Any] | BadInput:
+def _try(overrides: Sequence[str]) -> list[Job] | BadInput:
     try:
-        return resolve(overrides)
+        return plan(overrides)
     except BadInput as error:
         return error
+
+
+def _do(job: Job, left: Mapping[str, Path]) -> tuple[int, Path | None]:
+    """Do a job in a process of its own, unless it is a judgement that is there; the exit code, and the folder of a run
+    that is done. `left` is what earlier stages have left."""
+    try:
+        config = job.config(left)
+        if job.judges and (there := _judged(config)):
+            print(f"already done: {there}", flush=True)
+            return 0, None
+    except BadInput as error:
+        print(error.shown(), file=sys.stderr)
+        return 2, None
+    with tempfile.TemporaryDirectory(prefix="esolab-") as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+        what = [".judge", *job.arguments(left)] if job.judges else ["", "--resolved", str(file)]
+        code = subprocess.run([sys.executable, "-m", f"esolab{what[0]}", *what[1:]]).returncode
+    if code == 130 or code == -2:
+        without = " without rerun=true" if config.get("rerun") else ""
+        raise KeyboardInterrupt(f"stopped; the same command{without} skips finished jobs and takes up this one")
+    return code, None if code or job.judges else locate(config).folder
+
+
+def _judged(config: Mapping[str, Any]) -> Path | None:
+    """The folder of a judgement that is whole."""
+    pairs = read_pairs(str(config["a"]), str(config["b"]), build(config["rows"]))
+    folder = judgement.locate(dict(config), pairs.fingerprint())
+    return folder if (folder / "result.json").exists() and config["agreement"] is None else None
 
 
 def _show(states: Sequence[tuple[str, str, str]]) -> None:

@@ -1,10 +1,12 @@
 """What the tests share: tiny random policies of the four exact families, a tiny tokenizer, fixture F of methods.md."""
 
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +16,11 @@ from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+import esolab.sweep
+from esolab.__main__ import main
 from esolab.batch import Batch, Example, Rollout, Samples, Tokens
 from esolab.data import Encoded, encode
+from esolab.judge.__main__ import main as judge
 from esolab.methods.base import Optimizer, Parts
 from esolab.methods.onpolicy import OnPolicy
 from esolab.policy import Policy, Tokenizer
@@ -218,6 +223,39 @@ def fixture_f() -> Callable[[], dict[str, Tensor]]:
         }
 
     return make
+
+
+@pytest.fixture
+def front_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """front_door("-m", "seed=0,1"): the exit code of the command, in this process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["esolab"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> int:
+        try:
+            return main(list(arguments))
+        except SystemExit as leave:
+            return int(leave.code or 0)
+
+    return run
+
+
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Jobs of a sweep run in this process, which has already loaded torch; the commands that would have been run."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **settings: Any) -> SimpleNamespace:
+        commands.append(command)
+        if command[:3] == [sys.executable, "-m", "esolab.judge"]:
+            return SimpleNamespace(returncode=judge(command[3:]))
+        assert command[:4] == [sys.executable, "-m", "esolab", "--resolved"]
+        return SimpleNamespace(returncode=main(command[3:]))
+
+    monkeypatch.setattr(esolab.sweep, "subprocess", SimpleNamespace(run=run))
+    return commands
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.utils import get_object
+from test_main import TINY
 
 import esolab.judge.__main__ as door
 from esolab.config import CONF, resolve
@@ -140,6 +141,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 A, B = "a=runs/method=eso,seed=1-aa", "b=runs/method=sft-bb"
 X = "judge.model=x"
+METHODS = ("dpo", "eso", "ppo", "sft")  # of figure 2
 
 
 def asking(server: Server, *more: str) -> list[str]:
@@ -846,3 +848,22 @@ def test_the_folder_tells_judgements_apart_not_how_they_are_paid() -> None:
     assert place("judge.max_requests=7", "judge.price=[1.0,2.0]", "judge.timeout=5.0", "judge.key_env=null") == first
     others = [place(more) for more in ("orders=both", "seed=1", "judge.model=n", "judge.base_url=http://h/v1")]
     assert len({first, *others}) == 5
+
+
+def test_the_judge_of_figure_2_may_be_an_endpoint(
+    serve: Callable[..., Server], front_door: Callable[..., int], jobs_here: list[list[str]], tmp_path: Path
+) -> None:
+    """The whole experiment, small, with the judge of its scale in the place of a reward model."""
+    server = serve()
+    small = [o for o in TINY if o != "data=newswire"]
+    how = ["judge=openai", "judge.model=gpt-x", f"judge.base_url={server.url}", "limit=8"]
+    command = ["-m", "experiments=figure2", f"scale.alignment.judge={json.dumps(how)}", "trainer.max_steps=2", *small]
+    assert front_door(*command, "trainer.epochs=1", "sampling.k=2") == 0
+    found = [json.loads(f.read_text()) for f in (tmp_path / "outputs" / "figure2" / "judge").glob("*/result.json")]
+    assert sorted(Path(one["a"]).name.partition(",")[0] for one in found) == [f"stage={m}" for m in METHODS]
+    assert {(one["b"], one["judge"], one["data"], one["n"]) for one in found} == {("chosen", "gpt-x", "preferences", 8)}
+    assert len(server.answered) == 8 * len(METHODS)
+    jobs_here.clear()
+    assert front_door(*command, "trainer.epochs=1", "sampling.k=2") == 0
+    assert [command[2] for command in jobs_here] == ["esolab"] * 5
+    assert len(server.answered) == 8 * len(METHODS)

@@ -52,37 +52,6 @@ def python(*arguments: str, folder: Path, **environment: str) -> subprocess.Comp
     )
 
 
-@pytest.fixture
-def front_door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
-    """front_door("-m", "seed=0,1"): the exit code of the command, in this process, from an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["esolab"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> int:
-        try:
-            return main(list(arguments))
-        except SystemExit as leave:
-            return int(leave.code or 0)
-
-    return run
-
-
-@pytest.fixture
-def jobs_here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Jobs of a sweep run in this process, which has already loaded torch; the commands that would have been run."""
-    commands: list[list[str]] = []
-
-    def run(command: list[str], **settings: Any) -> SimpleNamespace:
-        assert command[:4] == [sys.executable, "-m", "esolab", "--resolved"]
-        commands.append(command)
-        return SimpleNamespace(returncode=main(command[3:]))
-
-    monkeypatch.setattr(esolab.sweep, "subprocess", SimpleNamespace(run=run))
-    return commands
-
-
 def finished(outputs: Path) -> list[str]:
     return sorted(path.parent.name for path in outputs.rglob("result.json"))
 

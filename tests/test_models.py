@@ -321,6 +321,11 @@ def test_a_saved_policy_opens_with_transformers_and_answers_alike(family, tmp_pa
     assert same.eos == tokenizer.eos
 
 
+def test_the_folder_of_a_run_stands_for_its_policy(tmp_path):
+    (tmp_path / "policy").mkdir()
+    assert Model(path=str(tmp_path)) == Model(path=str(tmp_path / "policy"))
+
+
 def test_a_saved_policy_remembers_every_end_token(real_data, tmp_path):
     policy, tokenizer = loaded(Model(path=str(real_data / "models" / "stories260K")))
     save_policy(policy, tokenizer, tmp_path, card())

@@ -64,6 +64,9 @@ def test_identity_changes_with_what_a_run_is(config: dict[str, Any], key: str, v
         ("rerun", True),
         ("slug", "written=differently"),
         ("choices.experiments", "quickstart"),
+        ("choices.scale", "paper"),
+        ("scale.alignment", {}),
+        ("stages", [{"name": "sft", "run": ["method=sft"]}]),
     ],
 )
 def test_identity_does_not_change_with_where_and_how_it_is_kept(
