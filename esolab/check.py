@@ -39,7 +39,6 @@ OUTSIDE: dict[str, Any] = {
     "rerun": bool,
     "outputs": str,
     "data_root": str | None,
-    "scale": dict[str, Any],
     "stages": list[Stage] | None,
     "orders": typing.Literal["one", "both"],
 }

@@ -249,6 +249,7 @@ def _plain(overrides: list[str], name: str) -> tuple[dict[str, Any], list[str]]:
         config = typing.cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         return {}, [*misfits, f"{error.full_key}: {str(error).splitlines()[0]}"]
+    config.pop("scale", None)  # of no use beyond what has referred to it
     if named:
         del config["stage"]
     if config.get("stages"):

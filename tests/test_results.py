@@ -65,7 +65,6 @@ def test_identity_changes_with_what_a_run_is(config: dict[str, Any], key: str, v
         ("slug", "written=differently"),
         ("choices.experiments", "quickstart"),
         ("choices.scale", "paper"),
-        ("scale.alignment", {}),
         ("stages", [{"name": "sft", "run": ["method=sft"]}]),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from test_main import TINY, finished
 
 import esolab.sweep
-from esolab.config import resolve, staged
+from esolab.config import staged
 from esolab.errors import BadInput
 from esolab.stages import Job, plan
 
@@ -175,15 +175,13 @@ def test_every_choice_of_a_sweep_is_a_job_of_its_stage_and_every_command_a_whole
     ]
 
 
-def test_lists_of_a_scale_are_overrides_of_a_stage_and_stages_are_no_part_of_a_run() -> None:
-    (job,) = plan([listed({"name": "sft", "run": ["method=sft", "${scale.alignment.sft}"]}), *PAIRS, "scale=mini"])
-    scale = resolve(["scale=mini"])["scale"]["alignment"]["sft"]
-    assert [o for o in job.overrides if o in scale] == [o for o in scale if o.partition("=")[0] not in own_keys(PAIRS)]
-    assert job.config({})["stages"] is None
-
-
-def own_keys(overrides: Sequence[str]) -> set[str]:
-    return {override.partition("=")[0] for override in overrides}
+def test_lists_of_a_scale_are_overrides_of_a_stage_and_neither_is_part_of_a_run() -> None:
+    given = [listed({"name": "sft", "run": ["method=sft", "${scale.alignment.sft}"]}), "scale=mini", "data=preferences"]
+    (job,) = plan([*given, 'scale.alignment.sft=["trainer.epochs=7","seed=3"]'])
+    config = job.config({})
+    assert (config["trainer"]["epochs"], config["seed"], config["stages"]) == (7, 3, None)
+    assert "scale" not in config
+    assert config["choices"]["scale"] == "mini"
 
 
 @pytest.mark.parametrize("scale", ["mini", "paper"])
