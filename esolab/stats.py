@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+WORTH = {"a": 1.0, "tie": 0.5, "b": 0.0}  # of a valid verdict, to a
 CHUNK = 1 << 20  # resampled indices held at once, about 16 MB
 
 

@@ -445,7 +445,7 @@ def test_the_report_of_folders_shows_their_runs(
 
 def test_the_report_of_nothing_is_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert report([str(tmp_path)]) == 2
-    assert capsys.readouterr() == ("", f"esolab: report: no finished run (result.json) in {tmp_path}\n")
+    assert capsys.readouterr() == ("", f"esolab: report: no finished run or judgement (result.json) in {tmp_path}\n")
     (tmp_path / "result.json").write_text('{"schema": 99}')
     assert report([str(tmp_path)]) == 2
     assert "schema 99, this esolab reads 1" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from esolab.report import label, read_runs, show
+from esolab.report import show
+from esolab.report.folders import label, read
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_named_by_what_tells_it_from_the_others(folder: Path) -> None:
-    names = label(read_runs([folder]))
+    names = label(read([folder])[0])
     assert sorted(names.values()) == ["DRL", *(f"{m} seed={s}" for m in ("ESO", "SFT") for s in range(3))]
-    one = label(read_runs([next(folder.glob("method=eso,seed=1*"))]))
+    one = label(read([next(folder.glob("method=eso,seed=1*"))])[0])
     assert list(one.values()) == ["ESO"]
 
 
@@ -72,7 +73,7 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged(folder: Path)
     show([folder], console)
     summary = console.export_text().split("over seeds")[1].splitlines()
     assert not any(line.startswith("│ ESO") for line in summary)
-    names = label(read_runs([folder]))
+    names = label(read([folder])[0])
     assert len(set(names.values())) == len(names)
 
 

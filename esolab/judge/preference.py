@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,11 @@ from pydantic import PositiveInt
 
 from esolab.errors import BadInput
 from esolab.judge.question import Position, Question
+from esolab.results import write_lines
 from esolab.rewards.base import usable
+from esolab.rewards.preference import FOLDER
+
+Rewards = tuple[float | None, float | None]  # of the answers in the order shown; None: no finite number
 
 
 @dataclass(frozen=True)
@@ -30,25 +35,39 @@ class Preference:
 
     @property
     def name(self) -> str:
-        """The reward's name."""
-        return str(getattr(self.reward, "__name__", type(self.reward).__name__))
+        """The reward's name, and the folder of a reward model, a run's where one left it."""
+        name = str(getattr(self.reward, "__name__", type(self.reward).__name__))
+        place = getattr(self.reward, "folder", None)
+        if not isinstance(place, Path):
+            return name
+        return f"{name} {(place.parent if place.name == FOLDER else place).name}"
 
     def verdicts(self, questions: Sequence[Question], folder: Path) -> list[Position]:
-        """One verdict a question, in their order; nothing is kept."""
-        found: list[Position] = []
+        """One verdict a question, in their order. The rewards of both sides, null where one is no finite number, are
+        kept in rewards.jsonl, a line a pair."""
+        found: list[Rewards] = []
         for start in range(0, len(questions), self.batch_size):
             found += self._batch(questions[start : start + self.batch_size])
-        return found
+        by_side = [(q.pair.id, dict(zip(q.order, both, strict=True))) for q, both in zip(questions, found, strict=True)]
+        lines = {i: {"id": i, "a": side["a"], "b": side["b"]} for i, side in by_side}
+        write_lines(folder / "rewards.jsonl", lines.values())
+        return [_higher(*both) for both in found]
 
-    def _batch(self, questions: Sequence[Question]) -> list[Position]:
+    def _batch(self, questions: Sequence[Question]) -> list[Rewards]:
         prompts, references = [q.pair.prompt for q in questions], [q.pair.reference for q in questions]
         raw = self.reward(prompts, [[q.first, q.second] for q in questions], references)
         rewards, good = usable(raw, len(questions), 2)
-        both = zip(rewards.tolist(), good.all(1).tolist(), strict=True)
-        return [_higher(*row) if fine else "invalid" for row, fine in both]
+        first, second = rewards.where(good, math.nan).T.tolist()
+        return [(_finite(x), _finite(y)) for x, y in zip(first, second, strict=True)]
 
 
-def _higher(first: float, second: float) -> Position:
+def _finite(reward: float) -> float | None:
+    return reward if math.isfinite(reward) else None
+
+
+def _higher(first: float | None, second: float | None) -> Position:
+    if first is None or second is None:
+        return "invalid"
     if first == second:
         return "tie"
     return "first" if first > second else "second"

@@ -17,10 +17,9 @@ from esolab.errors import BadInput
 from esolab.judge.pairs import Pairs
 from esolab.judge.question import Position, Question
 from esolab.results import read_lines
-from esolab.stats import cohens_kappa, length_controlled, wilson
+from esolab.stats import WORTH, cohens_kappa, length_controlled, wilson
 
 SCHEMA = 1
-WORTH = {"a": 1.0, "tie": 0.5, "b": 0.0}  # of a valid verdict, to a
 NAMES = {"a": "wins", "b": "losses", "tie": "ties", "invalid": "invalid"}
 
 

@@ -1,25 +1,75 @@
-"""`python -m esolab.report FOLDER...`: finished runs side by side."""
+"""`python -m esolab.report FOLDER...`: finished runs and judgements side by side."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn, get_args
 
 from esolab.errors import BadInput
-from esolab.report import show
+from esolab.report import plain, show
+from esolab.report.cases import By, Cases, show_cases
+from esolab.report.folders import read
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what does not fit as everything here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise BadInput."""
+        raise BadInput(f"report: {message}; -h lists what it takes")
+
+
+def parser() -> Parser:
+    """What the command line may hold."""
+    made = Parser(
+        prog="python -m esolab.report", description="Finished runs and judgements side by side.", allow_abbrev=False
+    )
+    made.add_argument(
+        "folders", metavar="FOLDER", nargs="+", type=Path, help="of runs, or above, as outputs/quickstart"
+    )
+    cases = made.add_argument_group("case studies", "the same prompts' answers, in place of the tables")
+    cases.add_argument("--cases", metavar="N", type=int, help="so many prompts")
+    cases.add_argument(
+        "--by",
+        choices=get_args(By),
+        help="the rule that picks them: the largest spread of ROUGE-L between the runs' answers (the default), the "
+        "largest gap of reward (from judgements with judge=preference), or at random",
+    )
+    cases.add_argument("--seed", metavar="N", type=int, help="of --by random, 0 by default")
+    cases.add_argument("--data", metavar="NAME", help="of what corpus, if several were answered")
+    cases.add_argument("--decoding", metavar="NAME", help="under what decoding, sample by default")
+    return made
 
 
 def main(arguments: list[str]) -> int:
-    """Print the runs in the folders that are named; the exit code."""
-    if not arguments or arguments[0].startswith("-"):
-        print("usage: python -m esolab.report FOLDER...   run folders, or folders of them, as outputs/quickstart")
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    """Print what the folders that are named hold; the exit code."""
     try:
-        show([Path(argument) for argument in arguments])
+        asked = parser().parse_args(arguments)
+        if (cases := _cases(asked)) is None:
+            show(asked.folders)
+        else:
+            show_cases(*read(asked.folders), cases, plain())
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2
+    except SystemExit:  # -h
+        return 0
     return 0
+
+
+def _cases(asked: argparse.Namespace) -> Cases | None:
+    given = {key: value for key in ("by", "seed", "data", "decoding") if (value := getattr(asked, key)) is not None}
+    if asked.cases is None:
+        if given:
+            raise BadInput(f"report: --{next(iter(given))} goes with --cases N; give that, too, or leave it out")
+        return None
+    if asked.cases < 1:
+        raise BadInput(f"report: --cases {asked.cases}: nothing to show; give a number of prompts, as --cases 4")
+    if "seed" in given and asked.by != "random":
+        raise BadInput(f"report: --seed {asked.seed} goes with --by random; give that, too, or leave it out")
+    return Cases(asked.cases, **given)
 
 
 if __name__ == "__main__":
