@@ -146,7 +146,8 @@ def _run(config: dict[str, Any], place: Place) -> None:
         "threads": trainer.threads,
     }
     if isinstance(method, RewardModel):
-        inner = finish(method.policy.network, tokenizer, (row.example.reference for row in train))
+        replies = (row.example.reference for row in train)
+        inner = finish(method.policy.network, tokenizer, replies, place.corpus.max_prompt)
         results.save_reward_model(method.policy.network, inner, folder / "reward_model", result)
     else:
         results.save_policy(policy, tokenizer, folder / "policy", result)
@@ -307,6 +308,7 @@ def _train_record(method: Method, examples: int, dropped: int, trainer: Trainer)
         "backward_tokens": method.counts["backward_tokens"],
         "bad_rewards": method.counts["bad_rewards"],
         "clipped_rewards": method.counts["clipped_rewards"],
+        "shortened_rewards": method.counts["shortened_rewards"],
         "final_reward": sum(last) / len(last) if last else None,
     }
 

@@ -81,7 +81,8 @@ class OnPolicy(Method):
             BadInput: more than the reward's `max_bad_share` of all answers so far had no usable reward.
         """
         raw = self.parts.reward(batch.prompt_texts, texts, batch.reference_texts)
-        self.counts["clipped_rewards"] += getattr(self.parts.reward, "clipped", 0)
+        for what in ("clipped", "shortened"):
+            self.counts[f"{what}_rewards"] += getattr(self.parts.reward, what, 0)
         rewards, good = usable(raw, len(texts), len(texts[0]))
         self.counts["bad_rewards"] += int((~good).sum())
         self.counts["rewards"] += good.numel()

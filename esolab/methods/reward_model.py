@@ -119,12 +119,15 @@ def scorer(network: PreTrainedModel, seed: int) -> PreTrainedModel:
     return made
 
 
-def finish(network: PreTrainedModel, tokenizer: Tokenizer, replies: Iterable[str]) -> PreTrainedTokenizerBase:
+def finish(
+    network: PreTrainedModel, tokenizer: Tokenizer, replies: Iterable[str], max_prompt: int
+) -> PreTrainedTokenizerBase:
     """Make a scoring network, and a copy of its tokenizer, say all that others need to score as we do.
 
     transformers reads a row at its last token that is not the padding token. Where that is the end token, as in many
     tokenizers, it would miss the end; padding then gets a token of its own. Also kept in the config: the end token,
-    whether the tokenizer's leading tokens stand before a prompt, and the white space that most replies begin with.
+    whether the tokenizer's leading tokens stand before a prompt, the white space that most replies begin with, and the
+    tokens that were left of a prompt.
     """
     inner: Any = copy.deepcopy(tokenizer.inner)
     if inner.pad_token_id is None or inner.pad_token_id in tokenizer.eos:
@@ -136,7 +139,7 @@ def finish(network: PreTrainedModel, tokenizer: Tokenizer, replies: Iterable[str
         embeddings = network.get_input_embeddings()
         embeddings.weight.data[size:] = 0  # of padding, which nothing looks at
     network.config.pad_token_id, network.config.eos_token_id = inner.pad_token_id, tokenizer.eos[0]
-    network.config.leading_tokens = tokenizer.bos
+    network.config.leading_tokens, network.config.max_prompt = tokenizer.bos, max_prompt
     begins = Counter(reply[: len(reply) - len(reply.lstrip())] for reply in replies)
     network.config.reply_begins = begins.most_common(1)[0][0] if begins else ""
     made: PreTrainedTokenizerBase = inner

@@ -18,7 +18,9 @@ class Reward(Protocol):
     """Anything that scores answers; up is better. A function will do, a class where there is something to set.
 
     One that is made of several may keep what each of them gave in its last call as `parts`, tensors [B, K] by name; the
-    mean of each is logged. One that holds models says which by `models()`, and by `fingerprint()` what files they are.
+    mean of each is logged. One that clips rewards, or shortens texts, may count those of its last call as `clipped` and
+    `shortened`; result.json has the sums. One that holds models says which by `models()`, and by `fingerprint()` what
+    files they are.
     """
 
     def __call__(self, prompts: list[str], responses: list[list[str]], references: list[str]) -> Float[Tensor, "B K"]:

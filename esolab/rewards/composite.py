@@ -88,6 +88,16 @@ class Composite:
         """The fingerprints of the parts that are models, "" where none is."""
         return "".join(getattr(part["reward"], "fingerprint", str)() for part in self.made_of.values())
 
+    @property
+    def clipped(self) -> int:
+        """Rewards of the last call that parts clipped."""
+        return sum(getattr(part["reward"], "clipped", 0) for part in self.made_of.values())
+
+    @property
+    def shortened(self) -> int:
+        """Texts of the last call that were too long for parts."""
+        return sum(getattr(part["reward"], "shortened", 0) for part in self.made_of.values())
+
     def _scores(self, name: str, raw: object, prompts: int, k: int) -> Float[Tensor, "B K"]:
         """What a part returned as numbers, NaN where they were none; said once, as the sum does not show which part."""
         values, good = usable(raw, prompts, k)

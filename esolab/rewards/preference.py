@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
@@ -29,7 +29,7 @@ class Preference:
 
     Args:
         path: a folder that AutoModelForSequenceClassification and AutoTokenizer open, or the run's folder around it.
-        device: where it scores.
+        device: where it scores: cpu, cuda, or cuda:N.
         batch_size: texts in a forward.
         clip: rewards beyond plus or minus this are clipped and counted; None clips none.
         max_bad_share: see OnPolicy.judge.
@@ -38,7 +38,7 @@ class Preference:
     def __init__(
         self,
         path: str,
-        device: Literal["cpu", "cuda"] = "cpu",
+        device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu",
         batch_size: PositiveInt = 16,
         clip: PositiveFloat | None = None,
         max_bad_share: Share = MAX_BAD_SHARE,
@@ -47,26 +47,35 @@ class Preference:
         self.folder = place / FOLDER if (place / FOLDER).is_dir() else place
         if not self.folder.is_dir():
             raise BadInput(f"reward.path={path}: there is no such folder (looked from {Path.cwd()})")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise BadInput("reward.device=cuda: torch finds no GPU here; give cpu")
+        if device != "cpu" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+            raise BadInput(f"reward.device={device}: no such GPU (torch finds {torch.cuda.device_count()}); give cpu")
         _check(self.folder)
         self.device, self.batch_size, self.clip, self.max_bad_share = device, batch_size, clip, max_bad_share
         self.clipped = 0  # answers of the last call whose reward was beyond clip
-        self.judge: Judge | None = None
+        self.shortened = 0  # answers of the last call whose text was too long, and lost the left of its prompt
+        self.said: set[str] = set()
+        self.scorer: Scorer | None = None
 
     def __call__(self, prompts: list[str], responses: list[list[str]], references: list[str]) -> Float[Tensor, "B K"]:
         """Score K answers to each of B prompts: float32, on the CPU. Raises ValueError on unequal lists."""
         check_lengths(prompts, responses, references)
-        if self.judge is None:
-            self.judge = Judge.load(self.folder, self.device)
+        if self.scorer is None:
+            self.scorer = Scorer.load(self.folder, self.device)
         k = len(responses[0])
         asked = [prompt for prompt in prompts for _ in range(k)]
-        scores = self.judge.score(asked, [text for answers in responses for text in answers], self.batch_size)
-        rewards = scores.view(len(prompts), k)
-        if self.clip is None:
-            return rewards
-        self.clipped = int((rewards.abs() > self.clip).sum())
-        return rewards.clamp(-self.clip, self.clip)
+        rows, self.shortened = self.scorer.encode(asked, [text for answers in responses for text in answers])
+        rewards = self.scorer.score(rows, self.batch_size).view(len(prompts), k)
+        if self.clip is not None:
+            self.clipped = int((rewards.abs() > self.clip).sum())
+            rewards = rewards.clamp(-self.clip, self.clip)
+        self._say("texts over its limit, which lose the left of their prompts", self.shortened, rewards.numel())
+        self._say(f"rewards beyond reward.clip={self.clip}", self.clipped, rewards.numel())
+        return rewards
+
+    def _say(self, what: str, found: int, answers: int) -> None:
+        if found and what not in self.said:
+            self.said.add(what)
+            log.warning(f"reward=preference: {found} of {answers} answers have {what} (said once, counted always)")
 
     def fingerprint(self) -> str:
         """A hash of the reward model's files: another model at the same place is another run."""
@@ -74,20 +83,21 @@ class Preference:
 
     def models(self) -> dict[str, nn.Module]:
         """The reward model, once it is loaded."""
-        return {} if self.judge is None else {"reward": self.judge.network}
+        return {} if self.scorer is None else {"reward": self.scorer.network}
 
 
 @dataclass
-class Judge:
+class Scorer:
     """A reward model as loaded, with the way its texts are written."""
 
     network: Any
     tokenizer: Tokenizer
     begins: str | None  # what an answer began with in training; None: what keeps it apart from the prompt
-    shortened: int = 0  # texts that were too long for its positions and lost the left of their prompts
+    max_prompt: int | None  # tokens that training left of a prompt, where that is known
+    max_length: int | None  # tokens of a text that it can read
 
     @staticmethod
-    def load(folder: Path, device: str) -> Judge:
+    def load(folder: Path, device: str) -> Scorer:
         """Read a reward model. Raises BadInput."""
         config = _check(folder)
         try:
@@ -112,20 +122,22 @@ class Judge:
             f"reward=preference: answers are read again as text, by the tokenizer of {folder}: prompt, answer without "
             f"a separator, end token {inner.convert_ids_to_tokens(end)!r}"
         )
-        return Judge(network.to(device).eval(), tokenizer, getattr(config, "reply_begins", None))
+        sizes = [size for size in (_positions(network), inner.model_max_length) if size]
+        begins, most = getattr(config, "reply_begins", None), getattr(config, "max_prompt", None)
+        return Scorer(network.to(device).eval(), tokenizer, begins, most, min(sizes, default=None))
 
     @torch.no_grad()
-    def score(self, prompts: Sequence[str], replies: Sequence[str], batch_size: int) -> Float[Tensor, "N"]:
-        """The reward of each reply to its prompt, float32 on the CPU."""
-        rows = self.encode(prompts, replies)
+    def score(self, rows: list[list[int]], batch_size: int) -> Float[Tensor, "N"]:
+        """The reward of each row of token ids, float32 on the CPU. Equal rows are read once: the last digits of a score
+        depend on the rows beside it, and equal answers are to be worth the same."""
         pad = self.network.config.pad_token_id
         size = 1 if pad is None else batch_size  # without padding its last token can only be found in single rows
-        scores = torch.empty(len(rows))
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # like lengths together: less padding
-        for start in range(0, len(rows), size):
-            chosen = order[start : start + size]
-            scores[chosen] = self.forward([rows[i] for i in chosen], pad)
-        return scores
+        distinct = sorted({tuple(row) for row in rows}, key=lambda row: (len(row), row))  # like lengths: less padding
+        scores: dict[tuple[int, ...], float] = {}
+        for start in range(0, len(distinct), size):
+            chosen = distinct[start : start + size]
+            scores |= zip(chosen, self.forward([list(row) for row in chosen], pad).tolist(), strict=True)
+        return torch.tensor([scores[tuple(row)] for row in rows])
 
     def forward(self, rows: list[list[int]], pad: int | None) -> Float[Tensor, "N"]:
         """The model's own scores of rows of token ids, padded on the right."""
@@ -135,17 +147,16 @@ class Judge:
             logits: Tensor = self.network(input_ids=ids, attention_mask=packed.mask.long()).logits
         return logits[:, 0].float().cpu()
 
-    def encode(self, prompts: Sequence[str], replies: Sequence[str]) -> list[list[int]]:
-        """Token ids as in training: prompt, reply, end token; cut on the left to the model's positions."""
+    def encode(self, prompts: Sequence[str], replies: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids as in training: prompt, reply, end token. Too long prompts and texts lose their left, but for the
+        tokens that the family puts before a text; also returns how many did."""
+        lead = 1 + len(self.tokenizer.prompts(["a"])[0]) - len(self.tokenizer.responses(["a"])[0])
         texts = [self.begin(*pair) for pair in zip(prompts, replies, strict=True)]
-        pairs = zip(self.tokenizer.prompts(prompts), self.tokenizer.responses(texts), strict=True)
-        rows = [prompt + reply for prompt, reply in pairs]
-        limit = getattr(self.network.config, "max_position_embeddings", None) or max(map(len, rows))
-        if long := sum(len(row) > limit for row in rows):
-            if not self.shortened:
-                log.warning(f"reward=preference: texts over its {limit} positions lose the left of their prompts")
-            self.shortened += long
-        return [row[-limit:] for row in rows]
+        rows, shortened = [], 0
+        for prompt, reply in zip(self.tokenizer.prompts(prompts), self.tokenizer.responses(texts), strict=True):
+            rows.append(_cut_left(_cut_left(prompt, self.max_prompt, lead) + reply, self.max_length, lead))
+            shortened += len(rows[-1]) < len(prompt) + len(reply)
+        return rows, shortened
 
     def begin(self, prompt: str, reply: str) -> str:
         """A reply, which comes stripped, with the white space that stood before replies in training."""
@@ -159,7 +170,7 @@ def _check(folder: Path) -> PreTrainedConfig:
     wanted = f"give the {FOLDER} folder of a method=reward_model run, or any such model with one label"
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
-    except Exception as error:  # see Judge.load
+    except Exception as error:  # see Scorer.load
         raise BadInput(
             f"reward.path={folder}: holds no model ({' '.join(str(error).split())[:200]}); {wanted}"
         ) from error
@@ -169,6 +180,22 @@ def _check(folder: Path) -> PreTrainedConfig:
     if config.num_labels != 1:
         raise BadInput(f"reward.path={folder}: scores {config.num_labels} labels, a reward is one; {wanted}")
     return config
+
+
+def _cut_left(row: list[int], limit: int | None, lead: int) -> list[int]:
+    """At most so many tokens of a row: its first `lead` ones, and the last."""
+    if limit is None or len(row) <= limit:
+        return row
+    return row[:lead] + row[len(row) - limit + lead :]
+
+
+def _positions(network: Any) -> int | None:
+    """Tokens of the longest text that a network can read; None where there is no limit."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.num_embeddings) - int(module.padding_idx) - 1  # RoBERTa's begin after its padding's id
+    size: int | None = getattr(network.config, "max_position_embeddings", None)
+    return size
 
 
 def _end(config: PreTrainedConfig, inner: Any) -> int | None:

@@ -98,7 +98,7 @@ def padded_with(tokenizer, token):
 def saved(model, tokenizer, folder, replies=("b",)):
     """The reward model as a run leaves it, opened by transformers alone."""
     expected = model.policy.network
-    inner = finish(expected, tokenizer, replies)
+    inner = finish(expected, tokenizer, replies, 20)
     expected.save_pretrained(folder)
     inner.save_pretrained(folder)
     return AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -132,6 +132,6 @@ def test_what_others_need_to_write_texts_as_in_training_is_kept(make_parts, toke
 def test_a_padding_token_of_its_own_is_kept(make_parts, tokenizer):
     """OPT's: nothing grows."""
     model = RewardModel(make_parts())
-    inner = finish(model.policy.network, padded_with(tokenizer, "v"), [])
+    inner = finish(model.policy.network, padded_with(tokenizer, "v"), [], 20)
     assert inner.pad_token == "v"
     assert model.policy.vocabulary == len(tokenizer.inner) == len(inner)

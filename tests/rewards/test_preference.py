@@ -36,8 +36,8 @@ def folder(model, tokenizer, tmp_path):
     return save(model, tokenizer, tmp_path / "run" / "reward_model")
 
 
-def save(model, tokenizer, folder):
-    finish(model.policy.network, tokenizer, ["a"]).save_pretrained(folder)
+def save(model, tokenizer, folder, max_prompt=32):
+    finish(model.policy.network, tokenizer, ["a"], max_prompt).save_pretrained(folder)
     model.policy.network.save_pretrained(folder)
     return folder
 
@@ -74,8 +74,8 @@ def test_an_answer_gets_back_the_blank_it_began_with_in_training(folder, begins,
     """It comes stripped; where it is unknown, a blank keeps it apart from a prompt that does not end with one."""
     reward = Preference(str(folder))
     reward(PROMPTS, ANSWERS, REFERENCES)
-    reward.judge.begins = begins
-    assert [reward.judge.begin(*pair) for pair in (("p\n", "x"), ("p:", "x"), ("p:", ""))] == expected
+    reward.scorer.begins = begins
+    assert [reward.scorer.begin(*pair) for pair in (("p\n", "x"), ("p:", "x"), ("p:", ""))] == expected
 
 
 def test_it_is_read_at_the_first_call_and_said_once(folder, caplog):
@@ -91,6 +91,13 @@ def test_it_is_read_at_the_first_call_and_said_once(folder, caplog):
     assert "'<end>'" in caplog.text
 
 
+def test_equal_answers_are_worth_the_same_to_the_last_digit(folder):
+    """Wherever in a batch they stand, beside whatever lengths."""
+    prompts = [" ".join("abcdefghijklmnopq"[: 1 + i]) for i in range(17)]
+    found = Preference(str(folder), batch_size=16)(prompts, [["f g", "f g", "f g"]] * 17, ["f"] * 17)
+    assert torch.equal(found, found[:, :1].expand(17, 3))
+
+
 def test_rewards_beyond_clip_are_clipped_and_counted(folder):
     whole = Preference(str(folder))(PROMPTS, ANSWERS, REFERENCES)
     most = whole.abs().median().item()
@@ -103,9 +110,21 @@ def test_rewards_beyond_clip_are_clipped_and_counted(folder):
 def test_texts_beyond_its_positions_lose_the_left_of_their_prompts(folder, caplog):
     """The model has 32."""
     tail = " ".join("abcdefghij" * 3)
-    found = Preference(str(folder))([f"k l m n {tail}", f"o p q r {tail}"], [["s"], ["s"]], REFERENCES)
-    assert found[0, 0] == pytest.approx(found[1, 0].item(), abs=1e-6)
-    assert "lose the left of their prompts" in caplog.text
+    reward = Preference(str(folder))
+    found = reward([f"k l m n {tail}", f"o p q r {tail}"], [["s"], ["s"]], REFERENCES)
+    assert reward.shortened == 2
+    assert found[0, 0] == found[1, 0]
+    reward(PROMPTS, ANSWERS, REFERENCES)
+    assert reward.shortened == 0
+    assert caplog.text.count("2 of 2 answers have texts over its limit, which lose the left of their prompts") == 1
+
+
+def test_a_prompt_is_cut_as_in_training(model, tokenizer, tmp_path):
+    """To the last max_prompt tokens; the answer is whole."""
+    reward = Preference(str(save(model, tokenizer, tmp_path, max_prompt=4)))
+    found = reward(["a b c d e f", "c d e f"], [["g h i j k"]] * 2, REFERENCES)
+    assert found[0, 0] == found[1, 0]
+    assert reward.shortened == 1
 
 
 def test_it_is_no_part_of_what_is_trained(folder, make_parts):
@@ -116,7 +135,7 @@ def test_it_is_no_part_of_what_is_trained(folder, make_parts):
     reward(PROMPTS, ANSWERS, REFERENCES)
     assert {name for name, _ in method.named_parameters()} == before
     assert not any("score" in name for name in method.state_dict())
-    assert not reward.judge.network.training
+    assert not reward.scorer.network.training
 
 
 def test_another_model_at_the_same_place_is_another_reward(folder, make_parts, make_policy, tokenizer):
@@ -155,6 +174,42 @@ def test_an_encoder_reads_prompt_and_answer_as_one_text(encoder):
     found = Preference(str(place))(["a b"], [["c", "d e f"]], ["c"])
     rows = [[1, 3, 4, 5, 2], [1, 3, 4, 6, 7, 8, 2]]
     torch.testing.assert_close(found[0], plain(network, rows), rtol=0, atol=1e-5)
+
+
+def test_leading_tokens_stay_before_what_is_cut(encoder):
+    """Its tokenizer says 40, as many as it has positions."""
+    place, network = encoder
+    found = Preference(str(place))([" ".join("abc" * 20)], [["d e"]], ["d"])
+    torch.testing.assert_close(found[0], plain(network, [[1, *([3, 4, 5] * 20)[-36:], 6, 7, 2]]), rtol=0, atol=1e-5)
+
+
+def test_the_tokenizers_limit_is_kept_where_there_are_more_positions(encoder):
+    place, network = encoder
+    inner = PreTrainedTokenizerFast.from_pretrained(place, model_max_length=7)
+    inner.save_pretrained(place)
+    found = Preference(str(place))(["a b c a b c"], [["d e"]], ["d"])
+    torch.testing.assert_close(found[0], plain(network, [[1, 3, 4, 5, 6, 7, 2]]), rtol=0, atol=1e-5)
+
+
+def test_positions_that_begin_after_the_paddings_id(encoder):
+    """RoBERTa's 40 are 38 where padding is 1."""
+    place, _ = encoder
+    config = AutoConfig.for_model(
+        "roberta", **SMALL, num_labels=1, max_position_embeddings=40, pad_token_id=1, initializer_range=1.0
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(place)
+    reward = Preference(str(place))
+    assert reward([" ".join("cde" * 20)], [["d e"]], ["d"]).isfinite().all()
+    assert reward.scorer.max_length == 38
+    assert len(reward.scorer.encode([" ".join("cde" * 20)], ["d e"])[0][0]) == 38
+
+
+def test_a_gpu_may_be_named(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        assert Preference(str(folder), device=device).device == device
+    with pytest.raises(BadInput, match=r"reward.device=cuda:2: no such GPU \(torch finds 2\); give cpu"):
+        Preference(str(folder), device="cuda:2")
 
 
 def refusal(folder):
