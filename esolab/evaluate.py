@@ -74,6 +74,19 @@ class TestSet:
         rows, shortened = shorten(encode(examples[:limit], tokenizer), tokenizer, corpus.max_prompt)
         return TestSet(name, rows, corpus.max_response, shortened)
 
+    def pairs(self) -> list[Encoded]:
+        """The pairs that can be scored: not broken, and both replies within `max_new_tokens`. Raises BadInput where
+        there is none."""
+        whole = [row for row in self.rows if not row.example.broken]
+        found = [row for row in whole if row.response <= self.max_new_tokens]
+        if not found:
+            raise BadInput(
+                f"data={self.name}: none of {len(self.rows):,} test pairs can be scored: broken (empty reply, two "
+                f"prompts) {len(self.rows) - len(whole):,}, a reply over data.max_response={self.max_new_tokens} tokens "
+                f"{len(whole):,}; raise data.max_response or evaluation.limit, or take other data"
+            )
+        return found
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -128,20 +141,14 @@ class Evaluation:
         """Let a reward model tell the replies of the test pairs apart, behind a bar if there is a label for it.
 
         Broken pairs, and those with a reply over `data.max_response`, are left out and counted. Returns scores by data
-        (see metrics.summarise_pairs) and the lines of predictions.jsonl. Raises BadInput where a set has no pair left.
+        (see metrics.summarise_pairs) and the lines of predictions.jsonl. Raises BadInput where a set has no other pair.
         """
         scores: Scores = {}
         lines = []
         with progress(disable=label is None) as bar:
             task = bar.add_task(label or "", total=sum(len(test.rows) for test in tests.values()), note="pairs")
             for data, test in tests.items():
-                whole = [row for row in test.rows if not row.example.broken]
-                rows = [row for row in whole if row.response <= test.max_new_tokens]
-                if not rows:
-                    raise BadInput(
-                        f"data.max_response={test.max_new_tokens}: all {len(whole):,} whole pairs of {data} have a "
-                        "longer reply; raise it"
-                    )
+                rows = test.pairs()
                 rewards: list[list[float]] = []
                 for start in range(0, len(rows), self.batch_size):
                     rewards += model.compare(rows[start : start + self.batch_size]).tolist()

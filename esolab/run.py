@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -92,15 +92,19 @@ def _run(config: dict[str, Any], place: Place) -> None:
     splits = gather({**corpora, "model": model.fetch})  # all that is out of reach is said together
     _check_positions(model, corpora, config)
     make = build(config["method"])
-    if getattr(make.func, "needs_pairs", False):
+    pairs: bool = getattr(make.func, "needs_pairs", False)
+    if pairs:
         _check_pairs(make.func, splits, place, config)
     training: Splits = splits[config["choices"]["data"]]
     tokenizer = model.load_tokenizer([f"{e.prompt}{e.reference}" for e in training.train])
-    (train, dropped, cut), (dev, dropped_dev, _) = _training_rows(training, tokenizer, place.corpus, config)
+    (train, dropped, cut), (dev, dropped_dev, _) = _training_rows(training, tokenizer, place.corpus, config, pairs)
     tests = {
         name: TestSet.make(name, splits[name].test, tokenizer, corpus, evaluation.limit)
         for name, corpus in place.tests.items()
     }
+    if pairs and issubclass(make.func, RewardModel):
+        for test in tests.values():
+            test.pairs()  # there is none to score: said before anything is trained
     policy = model.load_policy(tokenizer).to(trainer.device)
     size = sum(p.numel() for p in policy.parameters())
     log.info(
@@ -194,17 +198,17 @@ def _check_positions(model: Model, corpora: Mapping[str, Corpus], config: Mappin
 
 
 def _training_rows(
-    splits: Splits, tokenizer: Tokenizer, corpus: Corpus, config: Mapping[str, Any]
+    splits: Splits, tokenizer: Tokenizer, corpus: Corpus, config: Mapping[str, Any], pairs: bool
 ) -> tuple[tuple[list[Encoded], int, int], tuple[list[Encoded], int, int]]:
     """Of training and of dev: the examples within the limits, how many were dropped as over-long, how many lost the
-    left of their prompt."""
+    left of their prompt. Without `pairs` nothing of the rejected replies is kept, or has to be within a limit."""
     data, total, limit = config["choices"]["data"], config["protocol"]["max_total"], config["evaluation"]["limit"]
     if not splits.train:
         raise BadInput(f"data={data}: an evaluation set, with nothing to train on; name it in evaluation.data instead")
     cache = Path(config["outputs"]) / "cache"
 
     def ready(examples: list[Example]) -> tuple[list[Encoded], int, int]:
-        rows, cut = encode(examples, tokenizer, cache), 0
+        rows, cut = encode(examples if pairs else [replace(e, rejected=None) for e in examples], tokenizer, cache), 0
         if splits.cut_long:
             rows, cut = shorten(rows, tokenizer, corpus.max_prompt)
         kept = within(rows, corpus.max_prompt, corpus.max_response, total)
@@ -319,7 +323,7 @@ def _timing(method: Method, wall: float) -> dict[str, Any]:
     return {
         "wall_seconds": wall,
         "step_seconds_median": median(method.step_seconds) if method.step_seconds else None,
-        "phases": {phase: method.spent.get(phase, 0.0) for phase in ("sample", "reward", "update")},
+        "phases": {phase: method.spent.get(phase, 0.0) for phase in ("reference", "sample", "reward", "update")},
     }
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import SMALL, Stopped, at_epoch_end, at_step, lines, metrics, result, weights, without_times, write_rows
+from safetensors.torch import load_file
+from test_run import SMALL, Stopped, assert_same_run, at_epoch_end, at_step, lines, metrics, result, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from esolab.config import resolve
@@ -77,7 +78,10 @@ def test_a_policy_learns_from_the_reward_model(judge: Path, tmp_path: Path) -> N
     rows = lines(folder, "samples.jsonl")
     assert rows
     assert all(abs(row["reward"]) <= 0.05 + 1e-7 for row in rows)
-    assert not any("judge" in name for name in torch.load(folder / "checkpoints/last.ckpt")["state_dict"])
+    assert found["train"]["shortened_rewards"] == 0
+    kept = torch.load(folder / "checkpoints/last.ckpt")["state_dict"].values()
+    its = load_file(judge / "reward_model" / "model.safetensors").values()
+    assert not any(torch.equal(one, other) for one in kept for other in its)
 
 
 def test_dpo_leaves_a_policy_and_its_implicit_rewards(dpo: Path) -> None:
@@ -88,23 +92,29 @@ def test_dpo_leaves_a_policy_and_its_implicit_rewards(dpo: Path) -> None:
     assert float(steps[0]["preference/margin"]) == pytest.approx(0, abs=1e-4)
     assert float(steps[-1]["preference/margin"]) > 0.01
     assert result(dpo)["train"]["sampled_tokens"] == 0
+    train = result(dpo)["train"]
+    assert train["forward_tokens"] == train["backward_tokens"] * 3 // 2  # two epochs, and the reference once
+    assert result(dpo)["timing"]["phases"]["reference"] > 0
 
 
+@pytest.mark.parametrize("method", ["dpo", "reward_model"])
 @pytest.mark.parametrize("stop", [at_step(2), at_step(6), at_epoch_end(1)])
-def test_dpo_goes_on_against_the_same_reference(
-    stop: Any, dpo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_goes_on_is_the_run_that_did_not_stop(
+    stop: Any, method: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(tmp_path, "method=dpo")
+    """DPO against the same reference, which is asked once more only where there is no checkpoint yet."""
+    whole = request.getfixturevalue({"dpo": "dpo", "reward_model": "judge"}[method])
+    config = tiny(tmp_path, f"method={method}")
     with monkeypatch.context() as patched:
         stop(patched)
         with pytest.raises(Stopped):
             run(config)
     torch.manual_seed(5)  # another process
     folder = run(config)
-    assert weights(folder) == weights(dpo)
-    assert without_times(folder) == without_times(dpo)
+    assert_same_run(folder, whole)
     asked = (folder / "run.log").read_text().count("under the starting policy, once")
-    assert asked == (2 if "going on from" not in (folder / "run.log").read_text() else 1)
+    began = 2 if "going on from" not in (folder / "run.log").read_text() else 1
+    assert asked == (began if method == "dpo" else 0)
 
 
 @pytest.mark.parametrize("method", ["reward_model", "dpo"])
@@ -139,6 +149,36 @@ def test_test_pairs_with_an_over_long_reply_are_left_out_and_counted(tmp_path: P
     assert (row["n"], row["left_out"]) == (5, 1)
     assert row["accuracy"] == 1.0  # as easy as can be
     assert result(folder)["train"]["dropped_overlong"] == 0
+
+
+def test_a_test_set_without_a_pair_to_score_is_refused_before_a_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pair(i: int, chosen: str) -> dict[str, str]:
+        return {"chosen": f"\n\nHuman: {i}?\n\nAssistant:{chosen}", "rejected": f"\n\nHuman: {i}?\n\nAssistant: No."}
+
+    folder = tmp_path / "hh" / "harmless-base"
+    write_rows(folder / "train.jsonl", [pair(i, " Yes.") for i in range(40)])
+    write_rows(folder / "test.jsonl", [pair(1, ""), pair(2, " Yes." * 90), pair(3, "")])
+    hh = (f"data_root={tmp_path}", "data=hh", "data.subset=harmless-base", "data.max_prompt=60", "data.max_response=20")
+    monkeypatch.delattr("esolab.models.Model.load_policy")
+    with pytest.raises(BadInput) as caught:
+        run(resolve([*SMALL, *hh, f"outputs={tmp_path / 'out'}", "method=reward_model"]))
+    assert str(caught.value) == (
+        "data=hh: none of 3 test pairs can be scored: broken (empty reply, two prompts) 2, a reply over "
+        "data.max_response=20 tokens 1; raise data.max_response or evaluation.limit, or take other data"
+    )
+
+
+def test_only_pairs_lose_examples_to_an_over_long_rejected_reply(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{i}?", "reference": "Yes.", "worse": "no " * (60 if i % 2 else 1)} for i in range(60)]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    own = ("data=file", f"data.path={tmp_path / 'pairs.jsonl'}", "data.rejected=worse", "data.max_response=30")
+    dropped = {}
+    for method in ("sft", "dpo"):
+        settings = ("data.max_prompt=60", f"method={method}", "trainer.max_steps=1", f"outputs={tmp_path / 'out'}")
+        dropped[method] = result(run(resolve([*SMALL, *own, *settings])))["train"]["dropped_overlong"]
+    assert dropped["sft"] == 0 < dropped["dpo"]
 
 
 def test_dialogues_lose_their_left_and_broken_pairs_are_told_apart(tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ TRAIN = {
     "forward_tokens": int,
     "backward_tokens": int,
     "bad_rewards": int,
+    "clipped_rewards": int,
+    "shortened_rewards": int,
     "final_reward": float | None,
 }
 LINE = [
@@ -111,7 +113,8 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def weights(folder: Path) -> bytes:
-    return (folder / "policy" / "model.safetensors").read_bytes()
+    (file,) = folder.glob("*/model.safetensors")  # of policy/, or of reward_model/
+    return file.read_bytes()
 
 
 def without_times(folder: Path) -> list[dict[str, str]]:
@@ -173,7 +176,7 @@ def test_result_has_the_keys_and_types_of_the_contract(eso: Path) -> None:
     assert found["train"].keys() >= TRAIN.keys()
     assert_types(found["train"], TRAIN)
     assert found["timing"].keys() == {"wall_seconds", "step_seconds_median", "phases"}
-    assert found["timing"]["phases"].keys() == {"sample", "reward", "update"}
+    assert found["timing"]["phases"].keys() == {"reference", "sample", "reward", "update"}
     assert 0 < sum(found["timing"]["phases"].values()) < found["timing"]["wall_seconds"]
     assert found["corpora"]["newswire"].keys() == {"origin", "cut", "skipped", "train", "dev", "test", "broken"}
     assert (found["device"], found["threads"]) == ("cpu", 1)

@@ -16,7 +16,7 @@ from esolab.data import Encoded, TrainingData, collate
 from esolab.logprobs import branch_logprobs
 from esolab.methods.base import Parts
 from esolab.methods.pairs import Pairs
-from esolab.terminal import log
+from esolab.terminal import log, progress
 
 
 def dpo_loss(
@@ -39,8 +39,9 @@ def dpo_loss(
 class DPO(Pairs):
     """DPO against the policy that training starts from.
 
-    The reference's log-probs of all training pairs are computed once, before the first step, so that only one model is
-    held. They are kept in the checkpoint: a run that goes on has no starting policy to ask again.
+    The reference's log-probs of all training pairs are computed once in a run, before its first step, so that only one
+    model is held. They are kept in the run's checkpoint, as a run that goes on has no starting policy to ask again, and
+    nowhere else: every run computes its own.
 
     Args:
         parts: see Parts; the reward and the sampling are not used.
@@ -60,9 +61,8 @@ class DPO(Pairs):
         self.beta, self.smoothing, self.sft_weight = beta, smoothing, sft_weight
         self.reference: dict[str, list[float]] = {}  # log-probs of the chosen and the rejected reply, by example id
 
-    def on_train_start(self) -> None:
-        """Ask the reference, unless a checkpoint has its answers."""
-        super().on_train_start()
+    def on_fit_start(self) -> None:
+        """Ask the reference, unless a checkpoint has its answers; at a time when no other bar is shown."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, TrainingData)
         if not self.reference:
@@ -72,12 +72,17 @@ class DPO(Pairs):
 
     @torch.no_grad()
     def ask(self, rows: Sequence[Encoded]) -> None:
-        """Keep the log-probs of these pairs under the policy as it stands."""
+        """Keep the log-probs of these pairs under the policy as it stands, behind a bar; tokens and seconds count."""
         order = sorted(rows, key=lambda row: len(row.prompt) + row.response)  # like lengths together: less padding
-        with self.quiet():
+        with progress() as bar, self.phase("reference"), self.quiet():
+            task = bar.add_task("dpo: the starting policy", total=len(order), note="pairs")
             for start in range(0, len(order), self.parts.micro_batch):
                 batch = collate(order[start : start + self.parts.micro_batch]).to(self.device)
                 self.reference.update(zip(batch.ids, self.logprobs(batch).tolist(), strict=True))
+                read = int(batch.prompts.lengths.sum() + (batch.pairs.lengths - 1).sum())
+                self.counts["forward_tokens"] += read  # the end tokens go through nothing
+                bar.advance(task, len(batch))
+        self.spent["reference"] += self.seconds.pop("reference")
 
     def logprobs(self, pairs: Batch) -> Float[Tensor, "B 2"]:
         """log pi of the chosen and the rejected reply to each prompt, which is read once for both."""

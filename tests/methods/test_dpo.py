@@ -88,6 +88,16 @@ def test_the_reference_is_what_plain_forwards_say(make_parts, pairs, plain):
         assert method.reference[row.example.id] == pytest.approx(expected, abs=1e-4)
 
 
+def test_what_the_reference_costs_is_counted(make_parts, pairs):
+    """Each prompt is read once, of each reply all but its end token."""
+    method = started(make_parts(micro_batch=3), pairs)
+    replies = [reply for row in pairs for reply in (row.reference, row.rejected)]
+    tokens = sum(len(row.prompt) for row in pairs) + sum(len(reply) - 1 for reply in replies)
+    assert method.counts == {"forward_tokens": tokens}
+    assert method.spent["reference"] > 0
+    assert not method.seconds
+
+
 def test_the_first_step_is_ln_2_without_a_margin(make_parts, pairs):
     method = started(make_parts(), pairs)
     assert method.backward_all(collate(pairs), None) == {"own": pytest.approx(math.log(2), abs=1e-6)}
@@ -127,5 +137,5 @@ def test_a_run_that_goes_on_keeps_its_reference(make_parts, make_policy, pairs):
     second = DPO(make_parts(policy=make_policy("gpt2", seed=1)))
     second.on_load_checkpoint(checkpoint)
     second.trainer = SimpleNamespace(datamodule=TrainingData(pairs, 4, 0))
-    second.on_train_start()
+    second.on_fit_start()
     assert second.reference == first.reference

@@ -111,6 +111,17 @@ def test_a_part_of_another_shape_has_no_number_at_all():
     assert reward.parts["b"].isfinite().all()
 
 
+def test_what_parts_clip_and_shorten_is_summed():
+    def part(**counts):
+        reward = giving([1.0])
+        vars(reward).update(counts)
+        return {"reward": reward, "weight": 1}
+
+    inner = Composite({"a": part(clipped=2), "b": part(shortened=3)})
+    outer = Composite({"in": {"reward": inner, "weight": 1}, "c": part(clipped=5, shortened=7), "d": part()})
+    assert (outer.clipped, outer.shortened) == (7, 10)
+
+
 def test_a_sum_may_be_a_part():
     inner = Composite({"a": {"reward": giving([1.0, NAN, 3]), "weight": 2}})
     outer = Composite({"in": {"reward": inner, "weight": 10}, "b": {"reward": giving([1, 1, 1]), "weight": 1}})

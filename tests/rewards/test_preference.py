@@ -127,14 +127,15 @@ def test_a_prompt_is_cut_as_in_training(model, tokenizer, tmp_path):
     assert reward.shortened == 1
 
 
-def test_it_is_no_part_of_what_is_trained(folder, make_parts):
+def test_it_is_no_part_of_what_is_trained_and_kept(folder, make_parts, make_policy):
     reward = Preference(str(folder))
-    method = RRHF(make_parts(reward=reward), lam=1.0)
+    method = RRHF(make_parts(policy=make_policy("gpt2", seed=1), reward=reward), lam=1.0)
     assert isinstance(method, OnPolicy)
     before = {name for name, _ in method.named_parameters()}
     reward(PROMPTS, ANSWERS, REFERENCES)
     assert {name for name, _ in method.named_parameters()} == before
-    assert not any("score" in name for name in method.state_dict())
+    its = reward.scorer.network.state_dict().values()
+    assert not any(torch.equal(one, other) for one in method.state_dict().values() for other in its)
     assert not reward.scorer.network.training
 
 
