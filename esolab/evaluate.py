@@ -82,7 +82,7 @@ class TestSet:
         if not found:
             raise BadInput(
                 f"data={self.name}: none of {len(self.rows):,} test pairs can be scored: broken (empty reply, two "
-                f"prompts) {len(self.rows) - len(whole):,}, a reply over data.max_response={self.max_new_tokens} tokens "
+                f"prompts) {len(self.rows) - len(whole):,}, a reply over data.max_response={self.max_new_tokens} "
                 f"{len(whole):,}; raise data.max_response or evaluation.limit, or take other data"
             )
         return found

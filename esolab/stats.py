@@ -86,21 +86,23 @@ def wilson(successes: float | int, n: int, level: float = 0.95) -> Interval:
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half), n, level)
 
 
-def length_controlled(outcomes: ArrayLike, differences: ArrayLike) -> float:
+def length_controlled(outcomes: ArrayLike, differences: ArrayLike) -> float | None:
     """The win rate at equal lengths: the logistic regression of outcomes on differences of lengths, read at 0.
 
     `outcomes` [n] are 1 for a win, 0.5 for a tie and 0 for a loss; `differences` [n] the lengths of the one answer
     minus those of the other, in any unit. These are scaled to a root mean square of 1 and not centred, so that 0
     remains equal length. The fit is the mode under the scales of Gelman et al. 2008 (intercept 10, slope 2.5, here of
     normal priors): it is finite where length decides everything, and hardly moves where verdicts are many. In the
-    spirit of AlpacaEval 2 (Dubois et al. 2024), without its terms for models and instructions. Where one side is always
-    the longer, 0 lies outside of the data and the rate is an extrapolation.
+    spirit of AlpacaEval 2 (Dubois et al. 2024), without its terms for models and instructions. None where one
+    side is always the longer: 0 then lies outside of the data.
 
     Raises ValueError where the lists do not match, are empty or not finite, or outcomes are not within [0, 1].
     """
     y, d = np.asarray(outcomes, dtype=np.float64), np.asarray(differences, dtype=np.float64)
     if y.ndim != 1 or y.shape != d.shape or not y.size or not np.isfinite(d).all() or not ((y >= 0) & (y <= 1)).all():
         raise ValueError(f"need as many outcomes in [0, 1] as finite differences: shapes {y.shape} and {d.shape}")
+    if (d > 0).all() or (d < 0).all():
+        return None
     rms = np.sqrt(np.mean(d**2))
     x = np.stack([np.ones_like(d), d / rms if rms > 0 else d])
     precision = np.diag([10.0**-2, 2.5**-2])

@@ -21,11 +21,14 @@ from hydra.utils import get_object
 from test_main import TINY
 
 import esolab.judge.__main__ as door
+from esolab import endpoint
 from esolab.config import CONF, resolve
+from esolab.corpora.alpaca import alpaca
+from esolab.endpoint import Endpoint, Trouble
 from esolab.errors import BadInput
-from esolab.judge import client, judges
+from esolab.judge import judges
 from esolab.judge.__main__ import as_composed, main
-from esolab.judge.client import Endpoint, Trouble
+from esolab.judge.client import ask_all
 from esolab.judge.log import kept, key_of
 from esolab.judge.log import read as read_log
 from esolab.judge.pairs import Pair, Pairs, Rows, read_pairs
@@ -227,6 +230,15 @@ def test_the_question_shows_both_answers_in_its_order_and_asks_for_a_comparison_
         assert [question.winner(v) for v in ("tie", "invalid")] == ["tie", "invalid"]
 
 
+def test_the_alpaca_form_of_a_prompt_is_not_shown() -> None:
+    for made, query in (
+        (alpaca("Human: Why?\n\nAssistant:", "", "r"), "Human: Why?\n\nAssistant:"),
+        (alpaca("Shorten this.", "A long text.", "r"), "Shorten this.\n\nA long text."),
+    ):
+        [message] = Question(Pair("x", made.prompt, "r", "one", "two"), False).messages()
+        assert f"Query:\n{query}\n\nResponse A:" in message["content"]
+
+
 def test_the_order_hangs_on_seed_and_id_alone() -> None:
     pairs = [Pair(f"p{i}", "q", "r", "a", "b") for i in range(400)]
     drawn = {q.pair.id: q.swapped for [q] in questions(pairs, 0, both=False)}
@@ -276,8 +288,9 @@ def test_runs_that_cannot_be_paired_are_refused_with_the_way_out(here: Path) -> 
         (a, str(write(here / "form", [*good[:3], line(3, "t", prompt="No?")]))): "b=.*form: prompt 'p3' is not that",
         (a, str(write(here / "how", [line(0, "t", decoding="greedy")]))): "b=.*how: no answers with decoding=sample",
         (str(write(here / "twice", [*good, line(0, "t")])), "chosen"): "a=.*twice: the same id more than once among 5",
-        (str(write(here / "bad", [good[0], {"id": "x"}])), "chosen"): "a=.*bad: line 2 .* .no 'data'.; repeat",
+        (str(write(here / "bad", [good[0], {"id": "x"}])), "chosen"): "a=.*bad: line 2 .* .no 'decoding'.; repeat",
         (str(write(here / "none", [{**good[0], "prediction": None}])), "chosen"): "line 1 .*no text: None",
+        (str(write(here / "scored", [{"decoding": "preference"}])), "chosen"): "a=.*scored: holds no answers, a reward",
     }
     for (a, b), message in cases.items():
         with pytest.raises(BadInput, match=message):
@@ -328,6 +341,15 @@ def test_the_table_says_what_the_result_says(
     assert "against runs/method=sft-bb: 20 prompts of hh, sample" in out
     for row in ("ties.*20", "win rate, ties as half, of valid.*50.00%", "29.93% to 70.07%", "flip.*100.00%"):
         assert re.search(row, out), row
+
+
+def test_there_is_no_rate_at_equal_lengths_where_one_side_is_always_longer(
+    serve: Callable[..., Server], ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = asking(serve())
+    assert ask(*command)[0]["length_controlled"] is None
+    assert main(command) == 0
+    assert re.search("equal lengths.*none: one side is always longer", capsys.readouterr().out)
 
 
 def test_a_judge_of_the_first_place_flips_everywhere(serve: Callable[..., Server], ask: Callable[..., Any]) -> None:
@@ -395,20 +417,20 @@ def test_a_judgement_that_was_stopped_goes_on_and_ends_like_one_that_was_not(
             super().set()
             gate.set()
 
-    def stopped(endpoint: Any, bodies: Any, keep: Any, concurrency: int, tick: Callable[[], object]) -> Any:
+    def stopped(place: Any, bodies: Any, keep: Any, concurrency: int, tick: Any, answers: bool) -> Any:
         ticks = iter(range(6))
 
         def seven() -> None:
             if next(ticks, None) is None:
                 raise KeyboardInterrupt
 
-        return client.ask_all(endpoint, bodies, keep, concurrency, seven)
+        return ask_all(place, bodies, keep, concurrency, seven, answers)
 
     undisturbed, whole = ask(*asking(serve(), "orders=both", "outputs=whole"))
     server = serve(faulty)
     command = asking(server, "orders=both", "judge.concurrency=3")
     with monkeypatch.context() as patched:
-        patched.setattr(client, "Event", Telling)
+        patched.setattr(endpoint, "Event", Telling)
         patched.setattr(judges, "ask_all", stopped)
         assert main(command) == 130
     assert capsys.readouterr().err.endswith("stopped; the same command goes on from the replies that came\n")
@@ -477,10 +499,35 @@ def test_the_log_has_each_request_with_its_reply_by_key(serve: Callable[..., Ser
     server = serve()
     _, folder = ask(*asking(server))
     for row in lines(folder, "requests.jsonl"):
-        assert row.keys() == {"key", "model", "base_url", "messages", "response"}
-        assert (row["model"], row["base_url"]) == ("gpt-x", server.url)
-        assert row["key"] == key_of("gpt-x", server.url, row["messages"])
-        assert row["response"] == completion(fair(0, *shown(row["messages"][0]["content"])))
+        assert row.keys() == {"key", "base_url", "body", "response"}
+        assert row["body"] in server.bodies
+        assert row["key"] == key_of(server.url, row["body"])
+        assert row["response"] == completion(fair(0, *shown(row["body"]["messages"][0]["content"])))
+
+
+def test_parameters_are_sent_as_they_are_and_others_are_another_request(
+    serve: Callable[..., Server], ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    server = serve()
+    command = asking(server, "judge.log=all.jsonl")
+    thinking = [
+        "~judge.parameters.temperature",
+        "~judge.parameters.max_tokens",
+        "judge.parameters.max_completion_tokens=9",
+    ]
+    ask(*command)
+    ask(*command, *thinking)
+    ask(*command, *thinking)
+    sent = [{key: value for key, value in body.items() if key != "messages"} for body in server.bodies]
+    plain = {"model": "gpt-x", "temperature": 0, "max_tokens": 200}
+    assert sent == [plain] * N + [{"model": "gpt-x", "max_completion_tokens": 9}] * N
+    said = refused(A, B, "judge=replay", "judge.log=all.jsonl")
+    assert 'with {"temperature": 0, "max_tokens": 200}' in said
+    assert "judge.parameters={KEY:VALUE}, one of them" in said
+    assert ask(A, B, "judge=replay", "judge.log=all.jsonl", "judge.parameters={max_completion_tokens:9}")[0]["n"] == N
+    price = ["judge.price=[1.0,2.0]", "judge.max_cost=1.0", "~judge.parameters.max_tokens"]
+    assert "judge.max_cost=1: needs a limit of replies" in refused(*command, *price)
+    assert "judge.parameters.messages: is sent anyway" in refused(*command, "judge.parameters.messages=[]")
 
 
 def test_a_replay_needs_no_network(
@@ -511,18 +558,20 @@ def test_a_log_of_several_judges_needs_the_name_of_one(
     result, _ = ask(*asking(server, "judge.log=all.jsonl"))
     ask(*asking(server, "judge.log=all.jsonl", "judge.model=gpt-y"))
     replay = [A, B, "judge=replay", "judge.log=all.jsonl"]
-    assert f"has gpt-x at {server.url}, gpt-y at {server.url}; give judge.model=NAME" in refused(*replay)
+    assert re.search(
+        f"has gpt-x at {server.url} with .*, gpt-y at {server.url} with .*; give judge.model=N", refused(*replay)
+    )
     again, _ = ask(*replay, "judge.model=gpt-x", f"judge.base_url={server.url}/")
     assert again["wins"] == result["wins"]
 
 
 def test_what_is_no_log_is_refused_and_left_as_it_is(here: Path) -> None:
-    row = json.dumps({"key": "k", "model": "m", "base_url": "u", "messages": [], "response": completion("x")})
+    row = json.dumps({"key": "k", "base_url": "u", "body": {"model": "m"}, "response": completion("x")})
     for text, message in (
         ("hello", "is no log of requests"),
         (f"{row}\n{{}}\n{row}\n", "line 2 is damaged .no 'response'."),
         (f"{row}\nhello\n", "line 2 is damaged"),
-        ('{"key": "k", "response": {"choices": []}}\n', "line 1 is damaged .an empty list of choices"),
+        ('{"key": "k", "response": {"choices": [1]}}\n', "line 1 is damaged .a choice without a message"),
         ("[1]\n", "line 1 is damaged"),
     ):
         (here / "log").write_text(text)
@@ -542,30 +591,53 @@ def test_what_is_no_log_is_refused_and_left_as_it_is(here: Path) -> None:
 # an endpoint with faults
 
 
+BODY = {"messages": Question(Pair("x", "q", "r", "one", "two"), False).messages()}
+
+
+class Noting(Event):
+    """An event that nobody waits for: what would be waited is noted, and the last of `waits` sets it."""
+
+    def __init__(self, waits: int = 99) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+        self.waits = waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        if len(self.seconds) == self.waits:
+            self.set()
+        return self.is_set()
+
+
 def test_back_off_doubles_up_to_a_minute_and_heeds_the_endpoint(serve: Callable[..., Server]) -> None:
-    server, waits = serve(lambda n, first, second: (503, b"busy") if n < 9 else fair(n, first, second)), []
-    body = {"messages": Question(Pair("x", "q", "r", "one", "two"), False).messages()}
-    endpoint = Endpoint(server.url, None, 10.0, 8, 1.0, waits.append)
-    assert endpoint.ask(body, Event()) == completion(fair(0, "one", "two"))
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    server, stop = serve(lambda n, first, second: (503, b"busy") if n < 9 else fair(n, first, second)), Noting()
+    assert json.loads(Endpoint("", server.url, None, 10.0, 8, 1.0).post(BODY, stop)) == completion(
+        fair(0, "one", "two")
+    )
+    assert stop.seconds == [1, 2, 4, 8, 16, 32, 60, 60]
     assert "Authorization" not in server.headers[0]
+    busy, stop = serve(lambda *_: (503, b"busy")), Noting()
     with pytest.raises(Trouble, match="status 503, 'busy'"):
-        Endpoint(serve(lambda *_: (503, b"busy")).url, None, 10.0, 2, 1.0, waits.append).ask(body, Event())
-    assert waits[8:] == [1, 2]
-    stop = Event()
-    stop.set()
-    with pytest.raises(Trouble, match="status 500"):
-        Endpoint(serve(lambda *_: (500, b"")).url, None, 10.0, 2, 1.0, waits.append).ask(body, stop)
-    assert len(waits) == 10
+        Endpoint("", busy.url, None, 10.0, 2, 1.0).post(BODY, stop)
+    assert (stop.seconds, len(busy.bodies)) == ([1, 2], 3)
+
+
+@pytest.mark.parametrize(("waits", "posts"), [(0, 1), (1, 1), (2, 2)])
+def test_nothing_is_posted_once_it_is_stopped(serve: Callable[..., Server], waits: int, posts: int) -> None:
+    """Stopped before a wait, and within one."""
+    busy, stop = serve(lambda *_: (503, b"busy")), Noting(waits)
+    if not waits:
+        stop.set()
+    with pytest.raises(Trouble, match="status 503, 'busy'"):
+        Endpoint("", busy.url, None, 10.0, 5, 1.0).post(BODY, stop)
+    assert (len(stop.seconds), len(busy.bodies)) == (waits, posts)
 
 
 def test_retry_after_is_waited_for(serve: Callable[..., Server]) -> None:
-    waits: list[float] = []
-    asks = {1: "7", 2: "tomorrow", 3: "1"}
+    asks, stop = {1: "7", 2: "tomorrow", 3: "1"}, Noting()
     server = serve(lambda n, *texts: (429, b"", {"Retry-After": asks[n]}) if n in asks else fair(n, *texts))
-    body = {"messages": Question(Pair("x", "q", "r", "one", "two"), False).messages()}
-    Endpoint(server.url, None, 10.0, 5, 1.0, waits.append).ask(body, Event())
-    assert waits == [7, 2, 4]
+    Endpoint("", server.url, None, 10.0, 5, 1.0).post(BODY, stop)
+    assert stop.seconds == [7, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -577,7 +649,6 @@ def test_retry_after_is_waited_for(serve: Callable[..., Server]) -> None:
         ((404, b"no such model"), "it answers with status 404, 'no such model'", 1),
         ((302, b"", {"Location": "/elsewhere"}), "it answers with status 302, ''", 1),
         ((200, b"<html>\n hello"), "its reply is no JSON, '<html> hello'", 1),
-        ((200, {"choices": []}), "its reply has an empty list of choices, '{\"choices\": []}'", 1),
         ((200, {"error": "x"}), 'its reply has no list of choices, \'{"error": "x"}\'', 1),
         ((200, [1]), "its reply has no list of choices, '[1]'", 1),
         ((200, {"choices": [{"text": "A"}]}), "its reply has a choice without a message of text", 1),
@@ -612,17 +683,61 @@ def test_an_endpoint_that_is_down_or_slow(serve: Callable[..., Server], refused:
     assert "no reply within 0.05 s" in said
 
 
-def test_one_request_that_fails_keeps_the_others_and_goes_on_later(
+@pytest.mark.parametrize(
+    "refusal", [(400, b"content_filter"), (413, b""), (422, b"too long"), (200, {"choices": []})], ids=lambda r: r[0]
+)
+def test_a_request_that_is_refused_is_invalid_and_not_asked_again(
+    serve: Callable[..., Server], ask: Callable[..., Any], refusal: Reply
+) -> None:
+    def respond(n: int, first: str, second: str) -> str | Reply:
+        return refusal if "answer 3 " in first + second else fair(n, first, second)
+
+    server = serve(respond)
+    result, folder = ask(*asking(server))
+    assert (result["n"], result["invalid"]) == (N, 1)
+    assert [row["verdict"] for row in lines(folder)].index("invalid") == 3
+    [kept] = [row["response"] for row in lines(folder, "requests.jsonl") if not row["response"]["choices"]]
+    assert ("status" if refusal[0] != 200 else "an empty list of choices") in kept["refused"]
+    assert ask(*asking(server))[0] == result
+    assert len(server.bodies) == N
+
+
+def test_a_refusal_that_is_left_alone_by_a_kill_is_invalid_too(
+    serve: Callable[..., Server], ask: Callable[..., Any]
+) -> None:
+    server = serve(lambda n, *texts: (400, b"content_filter") if "answer 3 " in "".join(texts) else fair(n, *texts))
+    result, folder = ask(*asking(server))
+    log = folder / "requests.jsonl"
+    log.write_text("".join(f"{json.dumps(row)}\n" for row in lines(folder, log.name) if row["response"]["choices"]))
+    assert ask(*asking(server))[0] == result
+
+
+def test_an_endpoint_that_refuses_all_has_not_judged(
+    here: Path, serve: Callable[..., Server], refused: Callable[..., str], ask: Callable[..., Any]
+) -> None:
+    """A model that does not take temperature answers 400 to each request."""
+    for name in ("long", "other"):
+        write(here / name, [line(i, f"{name} {i}") for i in range(40)])
+    server = serve(
+        lambda n, *texts: (400, b"no temperature") if "temperature" in server.bodies[-1] else fair(n, *texts)
+    )
+    command = asking(server, "a=long", "b=other", "judge.concurrency=1")
+    assert "status 400, 'no temperature', 20 of 40 requests; 0 replies came" in refused(*command)
+    assert len(server.bodies) == 20
+    assert ask(*command, "~judge.parameters.temperature")[0]["invalid"] == 0
+
+
+def test_one_request_without_a_reply_keeps_the_others_and_goes_on_later(
     serve: Callable[..., Server], ask: Callable[..., Any], refused: Callable[..., str]
 ) -> None:
     broken = [True]
 
     def respond(n: int, first: str, second: str) -> str | Reply:
-        return (400, b"too long") if broken and "answer 3 " in first + second else fair(n, first, second)
+        return (500, b"oops") if broken and "answer 3 " in first + second else fair(n, first, second)
 
     server = serve(respond)
-    said = refused(*asking(server))
-    assert "status 400, 'too long', 1 of 20 requests; 19 replies came and are kept" in said
+    said = refused(*asking(server, "judge.retries=1"))
+    assert "status 500, 'oops', 1 of 20 requests; 19 replies came and are kept" in said
     assert "asks the other 1" in said
     broken.clear()
     result, _ = ask(*asking(server))
@@ -655,7 +770,7 @@ def test_the_key_is_nowhere(
     monkeypatch.setenv("OPENAI_API_KEY", "two\nlines-of-a-key")
     assert main([*command, "seed=5"]) == 2
     err = capsys.readouterr().err
-    assert "its value has characters that no key has" in err
+    assert "judge.key_env=OPENAI_API_KEY: holds characters that no key has" in err
     assert "lines-of" not in err
 
 
@@ -719,6 +834,27 @@ def test_any_reward_may_judge_and_without_a_number_there_is_no_verdict(ask: Call
     assert (result["invalid"], result["wins"], result["judge"]) == (2, N - 2, "Broken")  # 7 and 17
 
 
+class Model(Broken):
+    """A reward that is a model in a folder."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__("7")
+        self.folder = Path(folder)
+
+    def fingerprint(self) -> str:
+        return (self.folder / "weights").read_text()
+
+
+def test_reward_models_are_told_apart_by_their_folders_and_files(here: Path, ask: Callable[..., Any]) -> None:
+    (here / "weights").write_text("1")
+    command = [A, B, "judge=preference", f"judge.reward._target_={__name__}.Model", f"judge.reward.folder={here}"]
+    result, first = ask(*command)
+    assert result["judge"] == f"Model {here}"
+    assert ask(*command)[1] == first
+    (here / "weights").write_text("2")
+    assert ask(*command)[1] != first
+
+
 def test_a_reward_is_a_choice_a_folder_or_a_node(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = here / "conf"
     (conf / "reward").mkdir(parents=True)
@@ -752,9 +888,9 @@ def test_agreement_of_two_judgements(
     share, wins = sum(verdict == "a" for verdict in ours) / N, ours.count("a")
     assert [row["verdict"] for row in lines(second)] == ["a"] * N
     assert 0 < wins < N
-    assert result["agreement"] == {"with": str(first), "share": share, "kappa": 0.0}
+    assert result["agreement"] == {"with": str(first), "share": share, "kappa": 0.0, "n": N}
     assert main(command) == 0
-    assert re.search(rf"agreement, Cohen's kappa.*{100 * share:.2f}%, 0.000", capsys.readouterr().out)
+    assert re.search(rf"agreement, Cohen's kappa.*{100 * share:.2f}%, 0.000 .20 valid in both", capsys.readouterr().out)
     asked = len(other.bodies)
     for place, message in (
         (first, "judges other pairs; give a judgement of the same a, b and rows"),
@@ -771,7 +907,10 @@ def test_agreement_by_hand() -> None:
     judged = [item(0, "a"), item(1, "b"), item(2, "a", "b"), item(3, "invalid", "b"), item(4, "a", "tie")]
     assert [i.verdict for i in judged] == ["a", "b", "tie", "invalid", "tie"]
     found = agreement(judged, {"p0": "a", "p1": "a", "p2": "tie", "p3": "b", "p4": "tie"})
-    assert found == {"share": 0.6, "kappa": pytest.approx((0.6 - 7 / 25) / (1 - 7 / 25))}
+    assert found == {"share": 0.75, "kappa": pytest.approx((0.75 - 6 / 16) / (1 - 6 / 16)), "n": 4}
+    other = dict.fromkeys(("p0", "p1", "p2", "p3"), "invalid") | {"p4": "b"}
+    assert agreement(judged, other) == {"share": 0.0, "kappa": 0.0, "n": 1}
+    assert agreement(judged[:4], other) == {"share": None, "kappa": None, "n": 0}
     summary = summarise(judged)
     assert [summary[key] for key in ("wins", "losses", "ties", "invalid", "n")] == [1, 1, 2, 1, 5]
     assert (summary["win_rate"], summary["wins_per_n"], summary["flips"]) == (0.5, 0.2, 1.0)
@@ -811,11 +950,12 @@ def test_help_is_every_key_with_its_default(capsys: pytest.CaptureFixture[str]) 
         ([A, B, X, "judge.concurrency=0"], "judge.concurrency=0: input should be greater than"),
         ([A, B, X, "judge.price=3"], "judge.price=3: input should be a valid list"),
         ([A, B, X, "judge.max_cost=3.5"], "judge.max_cost=3.5: needs judge.price=[IN,OUT]"),
-        ([A, B, X, "judge.key_env=sk-123"], "judge.key_env: is the name of an environment variable"),
-        ([A, B, X, "judge.key_env=NOT_THERE"], "judge.key_env=NOT_THERE: no such environment variable"),
-        ([A, B, X, "judge.base_url=file:///etc"], "judge.base_url=file:///etc: no address of an endpoint"),
-        ([A, B, X, "judge.base_url=http://h:x/v1"], "no address of an endpoint; give one like"),
-        ([A, B, X, "judge.base_url=http://u:sk@h/v1"], "judge.base_url: holds more than an address"),
+        ([A, B, X, "judge.key_env=sk-123"], "judge.key_env: names no variable of the environment"),
+        ([A, B, X, "judge.key_env=sk_123"], "judge.key_env: names no variable of the environment"),
+        ([A, B, X, "judge.base_url=file:///etc"], "judge.base_url=file:///etc: not an address; give http"),
+        ([A, B, X, "judge.base_url=http://h:x/v1"], "judge.base_url=http://h:x/v1: not an address; give http"),
+        ([A, B, X, "judge.base_url=http://u:sk@h/v1"], "judge.base_url=http://h/v1: holds a user's name"),
+        ([A, B, X, "judge.base_url=http://h/v1?sk=1"], "judge.base_url: holds more than an address"),
         ([A, "b=nowhere", "judge.model=x"], "b=nowhere: cannot read its predictions.jsonl"),
         ([A, B, X, "data=dolly"], "no answers with data=dolly; give data=NAME, one of hh"),
         ([A, B, X, "decoding=beam"], "no answers with decoding=beam; give decoding=NAME, one of sample"),
@@ -824,30 +964,34 @@ def test_help_is_every_key_with_its_default(capsys: pytest.CaptureFixture[str]) 
 def test_bad_input_is_one_message_with_its_way_out(
     refused: Callable[..., str], arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("NOT_THERE", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     said = refused(*arguments)
     assert message in said
-    assert "sk-123" not in said
-    assert "u:sk@" not in said
+    assert not re.search("sk.1|u:sk@", said)
+    assert not Path("outputs").exists()
 
 
-def test_names_with_what_hydra_reads_otherwise_go_through(here: Path) -> None:
+def test_names_with_what_hydra_reads_otherwise_go_through(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     arguments = ["a=x/k=1,y=[2]-aa", "b=chosen", "judge.model=org/m:8b", "data=dolly", "limit=7", "orders=both"]
     config = resolve(as_composed(arguments), "judgement")
     assert (config["a"], config["b"], config["judge"]["model"]) == ("x/k=1,y=[2]-aa", "chosen", "org/m:8b")
     assert (config["rows"]["data"], config["rows"]["limit"], config["choices"]["judge"]) == ("dolly", 7, "openai")
 
 
-def test_the_folder_tells_judgements_apart_not_how_they_are_paid() -> None:
+def test_the_folder_tells_judgements_apart_not_how_they_are_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
     def place(*more: str) -> str:
         arguments = ["a=x/one", "b=chosen", "judge.model=m", *more]
-        return str(door.locate(resolve(as_composed(arguments), "judgement"), Pairs("hh", "sample", []).fingerprint()))
+        return str(door.locate(resolve(as_composed(arguments), "judgement"), [Pairs("hh", "sample", []).fingerprint()]))
 
     first = place()
     assert re.fullmatch(r"outputs/judge/one-vs-chosen-[0-9a-f]{8}", first)
     assert place("judge.max_requests=7", "judge.price=[1.0,2.0]", "judge.timeout=5.0", "judge.key_env=null") == first
     others = [place(more) for more in ("orders=both", "seed=1", "judge.model=n", "judge.base_url=http://h/v1")]
-    assert len({first, *others}) == 5
+    others.append(place("judge.parameters.temperature=1"))
+    assert len({first, *others}) == 6
 
 
 def test_the_judge_of_figure_2_may_be_an_endpoint(

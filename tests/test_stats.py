@@ -212,7 +212,12 @@ def test_length_controlled_takes_out_what_length_explains():
 def test_length_controlled_is_the_win_rate_where_lengths_are_equal_and_finite_where_one_side_always_wins():
     assert length_controlled([1, 1, 1, 0], [0, 0, 0, 0]) == pytest.approx(0.75, abs=0.005)
     assert 0.95 < length_controlled([1] * 100, [0] * 100) < 1
-    assert 0.5 < length_controlled([1] * 100, [3] * 100) < 1
+    assert 0.5 < length_controlled([1] * 100, [3] * 99 + [-3]) < 1
+
+
+@pytest.mark.parametrize(("d", "there"), [([3, 1], False), ([-3, -1], False), ([3, 0], True), ([3, -1], True)])
+def test_length_controlled_is_none_where_one_side_is_always_longer(d, there):
+    assert (length_controlled([1, 0], d) is not None) is there
 
 
 @pytest.mark.parametrize(("y", "d"), [([], []), ([1.0], [1.0, 2.0]), ([2.0], [1.0]), ([1.0], [math.nan])])

@@ -51,6 +51,7 @@ def as_composed(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         key = f"rows.{key}" if key in ("data", "decoding", "limit") else key
+        key = f"++{key}" if key.startswith("judge.parameters.") else key  # what an endpoint takes is its own matter
         plain = key in TEXTS and value not in ("", "null") and value[0] not in "'\""
         overrides.append(f"{key}{equals}{quoted(value) if plain else value}")
     return _with_reward(overrides)
@@ -90,7 +91,8 @@ def judge(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     other = None if config["agreement"] is None else read_verdicts(Path(config["agreement"]), pairs)
     asked = questions(pairs.pairs, config["seed"], config["orders"] == "both")
     by: Judge = build(config["judge"])
-    folder = locate(config, pairs.fingerprint())
+    own = getattr(by, "fingerprint", str)()  # of a reward that is a model
+    folder = locate(config, [pairs.fingerprint(), own] if own else [pairs.fingerprint()])
     with results.locked(folder):
         results.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         (folder / "result.json").unlink(missing_ok=True)  # it is there if and only if the judgement is whole
@@ -104,13 +106,13 @@ def judge(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     return folder, result
 
 
-def locate(config: dict[str, Any], fingerprint: str) -> Path:
+def locate(config: dict[str, Any], fingerprints: Sequence[str]) -> Path:
     """The judgement's folder: its name tells pairs, judges and orders apart, not how a judge is reached or paid."""
     own = {key: config[key] for key in ("orders", "seed", "choices")}
     own["judge"] = {key: value for key, value in config["judge"].items() if key not in HOW}
     sides = (str(config["a"]), str(config["b"]))
     names = [side if side == CHOSEN else Path(side).resolve().name[:60] for side in sides]
-    return Path(config["outputs"]) / "judge" / f"{'-vs-'.join(names)}-{results.identity(own, [fingerprint])}"
+    return Path(config["outputs"]) / "judge" / f"{'-vs-'.join(names)}-{results.identity(own, fingerprints)}"
 
 
 if __name__ == "__main__":

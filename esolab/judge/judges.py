@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
-from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
+from esolab.endpoint import Endpoint, address, secret
 from esolab.errors import BadInput
-from esolab.judge.client import Body, Endpoint, ask_all
-from esolab.judge.log import Log, content, kept, key_of, read
+from esolab.judge.client import Body, ask_all
+from esolab.judge.log import Line, Log, content, kept, key_of, read
 from esolab.judge.question import Position, Question, parse
 from esolab.terminal import console, progress
 
@@ -42,15 +41,16 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class OpenAI:
-    """A chat model at an OpenAI-compatible endpoint, asked at temperature 0; see conf/judge/openai.yaml.
+    """A chat model at an OpenAI-compatible endpoint, see conf/judge/openai.yaml.
 
-    Replies are kept in `log` (requests.jsonl of the judgement's folder) as they come; what is there is not asked again.
+    `parameters` are sent as they are, beside model and messages. Replies are kept in `log` (requests.jsonl of the
+    judgement's folder) as they come; what is there is not asked again.
     """
 
     model: str
     base_url: str
     key_env: str | None = None
-    max_tokens: PositiveInt = 200
+    parameters: dict[str, Any] = field(default_factory=dict)
     timeout: Seconds = 60.0
     retries: NonNegativeInt = 5
     backoff: Annotated[float, Field(ge=0, le=60)] = 1.0
@@ -63,11 +63,18 @@ class OpenAI:
     def __post_init__(self) -> None:
         if not self.model:
             raise BadInput("judge.model: no value; give judge.model=NAME, one that the endpoint serves")
-        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
-            raise BadInput("judge.key_env: is the name of an environment variable, never the key itself")
+        if own := self.parameters.keys() & {"model", "messages"}:
+            raise BadInput(f"judge.parameters.{min(own)}: is sent anyway; leave it out")
         if self.max_cost is not None and self.price is None:
             raise BadInput(f"judge.max_cost={self.max_cost:g}: needs judge.price=[IN,OUT], per million tokens")
-        _check_url(self.base_url)
+        if self.max_cost is not None and self.longest is None:
+            raise BadInput(
+                f"judge.max_cost={self.max_cost:g}: needs a limit of replies; give judge.parameters.max_tokens=N, or "
+                "max_completion_tokens where the model wants that"
+            )
+        if address("judge.base_url", self.base_url) != self.base_url:  # it goes to files
+            raise BadInput("judge.base_url: holds more than an address; give the key in the variable of judge.key_env")
+        secret("judge.key_env", self.key_env)  # said before anything is written, not kept
 
     @property
     def name(self) -> str:
@@ -78,6 +85,12 @@ class OpenAI:
     def place(self) -> str:
         """The endpoint without a slash at its end."""
         return self.base_url.rstrip("/")
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a reply, None where the parameters do not say."""
+        found = [self.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        return max((n for n in found if isinstance(n, int)), default=None)
 
     def verdicts(self, questions: Sequence[Question], folder: Path) -> list[Position]:
         """What the model says of each question; only those that the log does not have are asked.
@@ -90,24 +103,25 @@ class OpenAI:
             left = {key: body for key, body in bodies.items() if key not in log.lines}
             if left:
                 self._afford(left)
-                self._ask(left, log)
+                self._ask(left, log, answers=len(left) < len(bodies))
             return [parse(content(log.lines[self._key(question)]["response"])) for question in questions]
 
     def _key(self, question: Question) -> str:
-        return key_of(self.model, self.place, question.messages())
+        return key_of(self.place, self._body(question))
 
     def _body(self, question: Question) -> Body:
-        limits = {"temperature": 0, "max_tokens": self.max_tokens}
-        return {"model": self.model, "messages": question.messages(), **limits}
+        return {"model": self.model, "messages": question.messages(), **self.parameters}
 
     def _afford(self, bodies: dict[str, Body]) -> None:
         """Say what is about to be spent, and refuse what is more than the caps."""
         characters = sum(len(message["content"]) for body in bodies.values() for message in body["messages"])
-        tokens = (characters / CHARACTERS_PER_TOKEN, float(len(bodies) * self.max_tokens))
-        cost = sum(n * price / 1e6 for n, price in zip(tokens, self.price, strict=True)) if self.price else None
-        said = f"{len(bodies):,} requests left, {characters:,} characters, about {tokens[0]:,.0f} tokens in "
-        said += f"and at most {tokens[1]:,.0f} out, "
-        said += "cost unknown: judge.price is null" if cost is None else f"cost at most about {cost:,.2f}"
+        tokens, cost = (characters / CHARACTERS_PER_TOKEN, len(bodies) * (self.longest or 0)), None
+        if self.price is not None and self.longest is not None:
+            cost = sum(n * price / 1e6 for n, price in zip(tokens, self.price, strict=True))
+        said = f"{len(bodies):,} requests left, {characters:,} characters, about {tokens[0]:,.0f} tokens in and "
+        said += f"at most {tokens[1]:,} out, " if self.longest else "no limit of those out, "
+        unknown = "cost unknown: judge.price is null" if self.price is None else "cost unknown"
+        said += unknown if cost is None else f"cost at most about {cost:,.2f}"
         way_out = "; nothing was asked, raise it or give limit=N"
         if self.max_requests is not None and len(bodies) > self.max_requests:
             raise BadInput(f"judge.max_requests={self.max_requests}: {said}{way_out}")
@@ -115,60 +129,34 @@ class OpenAI:
             raise BadInput(f"judge.max_cost={self.max_cost:g}: {said}{way_out}")
         console.print(f"{self.model}: {said}", markup=False, highlight=False, soft_wrap=True)
 
-    def _ask(self, bodies: dict[str, Body], log: Log) -> None:
-        secret = self._secret()
-        endpoint = Endpoint(self.place, secret, self.timeout, self.retries, self.backoff)
+    def _ask(self, bodies: dict[str, Body], log: Log, answers: bool) -> None:
+        place, url = f"judge.base_url={self.place}", f"{self.place}/chat/completions"
+        key = secret("judge.key_env", self.key_env)
+        endpoint = Endpoint(place, url, key, self.timeout, self.retries, self.backoff)
 
         def keep(key: str, response: Any) -> None:
-            asked = {"model": self.model, "base_url": self.place, "messages": bodies[key]["messages"]}
-            log.add({"key": key, **asked, "response": response}, secret)
+            log.add({"key": key, "base_url": self.place, "body": bodies[key], "response": response}, endpoint.secret)
 
         with progress() as bar:
             task = bar.add_task("judge", total=len(bodies), note="requests")
-            troubles = ask_all(endpoint, bodies, keep, self.concurrency, lambda: bar.advance(task))
+            troubles = ask_all(endpoint, bodies, keep, self.concurrency, lambda: bar.advance(task), answers)
         left = sum(key not in log.lines for key in bodies)
         if left:
             why = "; ".join(f"{reason}, {n} of {len(bodies)} requests" for reason, n in troubles.most_common(3))
             raise BadInput(
-                f"judge.base_url={self.place}: {why}; {len(bodies) - left} replies came and are kept, the same command "
-                f"asks the other {left}"
+                f"{place}: {why}; {len(bodies) - left} replies came and are kept, the same command asks the other "
+                f"{left}"
             )
-
-    def _secret(self) -> str | None:
-        """The key, from the environment alone."""
-        if self.key_env is None:
-            return None
-        secret = os.environ.get(self.key_env, "").strip()
-        if not secret:
-            raise BadInput(
-                f"judge.key_env={self.key_env}: no such environment variable; export it, or give judge.key_env=null for"
-                " an endpoint without a key"
-            )
-        if not re.fullmatch(r"[!-~]+", secret):  # a header takes no others, and http.client would print the key
-            raise BadInput(f"judge.key_env={self.key_env}: its value has characters that no key has; export it again")
-        return secret
-
-
-def _check_url(base_url: str) -> None:
-    """Raise BadInput unless it is the address of an endpoint; addresses go to files, so there is no place for a key."""
-    try:
-        parts = urlsplit(base_url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        fits = False
-    if fits and (parts.username is not None or parts.query or parts.fragment):
-        raise BadInput("judge.base_url: holds more than an address; give the key in the variable of judge.key_env")
-    if not fits or re.search(r"[^!-~]", base_url):
-        raise BadInput(f"judge.base_url={base_url}: no address of an endpoint; give one like https://api.openai.com/v1")
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a judge said before, from its log alone. `model` and `base_url` where the log has several judges."""
+    """What a judge said before, from its log alone; the other three tell which, where the log has several judges."""
 
     log: str
     model: str | None = None
     base_url: str | None = None
+    parameters: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.log:
@@ -182,12 +170,17 @@ class Replay:
     def verdicts(self, questions: Sequence[Question], folder: Path) -> list[Position]:
         """What the log says of each question. Raises BadInput where it lacks one."""
         lines = read(Path(self.log))
-        judges = sorted({(line["model"], line["base_url"]) for line in lines.values()})
-        fitting = [judge for judge in judges if self._wanted(*judge)]
+        judges = {json.dumps(judge, sort_keys=True): judge for judge in map(_asked, lines.values())}
+        fitting = [judge for judge in judges.values() if self._wanted(*judge)]
         if len(fitting) != 1:
-            has = ", ".join(f"{model} at {place}" for model, place in judges) or "no reply"
-            raise BadInput(f"judge.log={self.log}: has {has}; give judge.model=NAME judge.base_url=URL, one of them")
-        keys = [key_of(*fitting[0], question.messages()) for question in questions]
+            has = ", ".join(f"{model} at {url} with {json.dumps(more)}" for model, url, more in judges.values())
+            raise BadInput(
+                f"judge.log={self.log}: has {has or 'no reply'}; give judge.model=NAME judge.base_url=URL "
+                "judge.parameters={KEY:VALUE}, one of them"
+            )
+        [(model, base_url, parameters)] = fitting
+        bodies = [{"model": model, "messages": question.messages(), **parameters} for question in questions]
+        keys = [key_of(base_url, body) for body in bodies]
         if lacking := len({key for key in keys if key not in lines}):
             raise BadInput(
                 f"judge.log={self.log}: has no reply to {lacking} of {len(set(keys))} questions; ask them with "
@@ -195,6 +188,13 @@ class Replay:
             )
         return [parse(content(lines[key]["response"])) for key in keys]
 
-    def _wanted(self, model: str, base_url: str) -> bool:
+    def _wanted(self, model: str, base_url: str, parameters: dict[str, Any]) -> bool:
         at = self.base_url
-        return self.model in (None, model) and (at is None or at.rstrip("/") == base_url)
+        same = self.model in (None, model) and (at is None or at.rstrip("/") == base_url)
+        return same and self.parameters in (None, parameters)
+
+
+def _asked(line: Line) -> tuple[str, str, dict[str, Any]]:
+    """Who a line of a log is from: model, address, parameters."""
+    rest = {key: value for key, value in line["body"].items() if key not in ("model", "messages")}
+    return line["body"]["model"], line["base_url"], rest

@@ -5,32 +5,33 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from esolab.endpoint import hidden
 from esolab.errors import BadInput
-from esolab.judge.question import Message
 
+KEYS = ("key", "base_url", "body", "response")  # body: what was asked, as it was sent
 START = b'{"key": "'  # of every line
-Line = dict[str, Any]  # key, model, base_url, messages, response
+Line = dict[str, Any]  # of KEYS
 
 
-def key_of(model: str, base_url: str, messages: Sequence[Message]) -> str:
-    """What a request is known by: a hash of the model, where it is, and all that it is told."""
-    return hashlib.sha256(json.dumps([model, base_url, list(messages)], sort_keys=True).encode()).hexdigest()
+def key_of(base_url: str, body: Mapping[str, Any]) -> str:
+    """What a request is known by: a hash of where it goes, and of all that it says."""
+    return hashlib.sha256(json.dumps([base_url, body], sort_keys=True).encode()).hexdigest()
 
 
 def content(response: Any) -> str:
-    """What the model wrote, nothing where it refused. Raises ValueError with what keeps it from being a reply."""
+    """What the model wrote, nothing where it or its endpoint refused. Raises ValueError with what makes it no reply."""
     choices = response.get("choices") if isinstance(response, dict) else None
     if not isinstance(choices, list):
         raise ValueError("no list of choices")
     if not choices:
-        raise ValueError("an empty list of choices")
+        return ""
     message = choices[0].get("message") if isinstance(choices[0], dict) else None
     text = message.get("content") if isinstance(message, dict) else 0
     if text is not None and not isinstance(text, str):
@@ -54,13 +55,6 @@ class Log:
                 place = f"judge.log={self.stream.name}"
                 raise BadInput(f"{place}: cannot be written ({error.strerror}); make room") from error
             self.lines[line["key"]] = json.loads(text)
-
-
-def hidden(text: str, secret: str | None) -> str:
-    """The text without the secret, as it is or as JSON writes it. One of a few letters is none, and part of words."""
-    if secret is None or len(secret) < 8:
-        return text
-    return text.replace(secret, "[key]").replace(json.dumps(secret)[1:-1], "[key]")
 
 
 @contextmanager
@@ -108,7 +102,7 @@ def _parse(file: Path, text: bytes) -> dict[str, Line]:
         try:
             row = json.loads(line)
             content(row["response"])
-            lines[str(row["key"])] = {key: row[key] for key in ("key", "model", "base_url", "messages", "response")}
+            lines[str(row["key"])] = {key: row[key] for key in KEYS}
         except (ValueError, KeyError, TypeError) as error:
             why = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise BadInput(

@@ -116,7 +116,7 @@ def _lines(said: str, file: Path) -> list[Row]:
     rows: list[Row] = []
     try:
         with file.open(encoding="utf-8") as stream:
-            rows.extend(_row(json.loads(line)) for line in stream)
+            rows.extend(_row(said, json.loads(line)) for line in stream)
     except OSError as error:
         raise BadInput(
             f"{said}: cannot read its predictions.jsonl ({error.strerror}); give the folder of a finished run or of "
@@ -131,7 +131,11 @@ def _lines(said: str, file: Path) -> list[Row]:
     return rows
 
 
-def _row(line: Any) -> Row:
+def _row(said: str, line: Any) -> Row:
+    if line["decoding"] == "preference":
+        raise BadInput(
+            f"{said}: holds no answers, a reward model scored pairs there; give the run of a model that answers"
+        )
     row = {**{key: line[key] for key in KEYS}, "broken": line.get("broken", "")}
     for key, value in row.items():
         if not isinstance(value, str):

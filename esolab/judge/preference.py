@@ -42,6 +42,10 @@ class Preference:
             return name
         return f"{name} {(place.parent if place.name == FOLDER else place).name}"
 
+    def fingerprint(self) -> str:
+        """What files the reward is made of, "" where it holds no model."""
+        return str(getattr(self.reward, "fingerprint", str)())
+
     def verdicts(self, questions: Sequence[Question], folder: Path) -> list[Position]:
         """One verdict a question, in their order. The rewards of both sides, null where one is no finite number, are
         kept in rewards.jsonl, a line a pair."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from esolab.corpora.alpaca import unwrap
 from esolab.judge.pairs import Pair
 
 Position = Literal["first", "second", "tie", "invalid"]  # which of the two answers shown is better
@@ -58,8 +59,9 @@ class Question:
         return "ba" if self.swapped else "ab"
 
     def messages(self) -> list[Message]:
-        """The question as a chat."""
-        text = FORM.format(query=self.pair.prompt.strip(), first=self.first.strip(), second=self.second.strip())
+        """The question as a chat; of a prompt in the Alpaca form what it asks, without the words around."""
+        query = "\n\n".join(part.strip() for part in unwrap(self.pair.prompt) if part.strip())
+        text = FORM.format(query=query, first=self.first.strip(), second=self.second.strip())
         return [{"role": "user", "content": text}]
 
     def winner(self, position: Position) -> str:

@@ -105,13 +105,17 @@ def table(result: dict[str, Any]) -> Table:
     made.add_row("win rate, ties as half, of valid", _percent(result["win_rate"]))
     made.add_row("95% interval (Wilson)", f"{_percent(low)} to {_percent(high)}")
     made.add_row("wins of all", _percent(result["wins_per_n"]))
-    made.add_row("win rate at equal lengths", _percent(result["length_controlled"]))
+    outside = result["length_controlled"] is None and result["win_rate"] is not None
+    at_equal = "none: one side is always longer" if outside else _percent(result["length_controlled"])
+    made.add_row("win rate at equal lengths", at_equal)
     made.add_row("words of a, of b", f"{result['words_a']:.2f}, {result['words_b']:.2f}")
     if result["orders"] == "both":
         made.add_row("verdicts that flip with the order", _percent(result["flips"]))
     if (agreed := result["agreement"]) is not None:
         kappa = "undefined" if agreed["kappa"] is None else f"{agreed['kappa']:.3f}"
-        made.add_row("agreement, Cohen's kappa", f"{_percent(agreed['share'])}, {kappa}")
+        made.add_row(
+            "agreement, Cohen's kappa", f"{_percent(agreed['share'])}, {kappa} ({agreed['n']:,} valid in both)"
+        )
     return made
 
 
@@ -120,9 +124,14 @@ def _percent(share: float | None) -> str:
 
 
 def agreement(judged: Sequence[Item], other: dict[str, str]) -> dict[str, Any]:
-    """How often another judgement has the same verdict, as a share, and Cohen's kappa (None where it is undefined)."""
-    ours, theirs = [item.verdict for item in judged], [other[item.questions[0].pair.id] for item in judged]
-    return {"share": fmean(x == y for x, y in zip(ours, theirs, strict=True)), "kappa": cohens_kappa(ours, theirs)}
+    """How often another judgement has the same verdict, as a share, and Cohen's kappa (None where it is undefined).
+
+    Both are over the `n` items with a valid verdict in both.
+    """
+    both = [(item.verdict, other[item.questions[0].pair.id]) for item in judged]
+    valid = [pair for pair in both if "invalid" not in pair]
+    kappa = cohens_kappa([ours for ours, _ in valid], [theirs for _, theirs in valid]) if valid else None
+    return {"share": fmean(x == y for x, y in valid) if valid else None, "kappa": kappa, "n": len(valid)}
 
 
 def read_verdicts(folder: Path, pairs: Pairs) -> dict[str, str]:
