@@ -59,7 +59,7 @@ def _cells(judgement: Judgement) -> list[str]:
     if row["win_rate"] is None:  # no verdict was valid
         return [*counts, "", "", "", *words]
     low, high = row["win_rate_95"]
-    rates = [f"{100 * row[key]:.2f}" for key in ("win_rate", "length_controlled")]
+    rates = ["none" if row[key] is None else f"{100 * row[key]:.2f}" for key in ("win_rate", "length_controlled")]
     return [*counts, rates[0], f"{100 * low:.2f} to {100 * high:.2f}", rates[1], *words]
 
 
