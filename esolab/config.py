@@ -109,7 +109,7 @@ def judge(overrides: Sequence[str]) -> None:
         if misfits and swept:
             again = _fitting([o for o in first if not o.startswith("hydra")], "config")[1]
             misfits = [misfit for misfit in misfits if misfit in again]
-    if misfits and not staged(alone):  # what does not fit beside the defaults may fit beside what a stage chooses
+    if misfits:
         raise BadInput("\n".join(misfits))
 
 

@@ -83,7 +83,7 @@ class TestSet:
             raise BadInput(
                 f"data={self.name}: none of {len(self.rows):,} test pairs can be scored: broken (empty reply, two "
                 f"prompts) {len(self.rows) - len(whole):,}, a reply over data.max_response={self.max_new_tokens} "
-                f"{len(whole):,}; raise data.max_response or evaluation.limit, or take other data"
+                f"tokens {len(whole):,}; raise data.max_response or evaluation.limit, or take other data"
             )
         return found
 
