@@ -32,6 +32,7 @@ from esolab.judge.client import ask_all
 from esolab.judge.log import kept, key_of
 from esolab.judge.log import read as read_log
 from esolab.judge.pairs import Pair, Pairs, Rows, read_pairs
+from esolab.judge.preference import Preference
 from esolab.judge.question import Question, parse, questions
 from esolab.judge.verdicts import Item, agreement, summarise
 from esolab.metrics import score
@@ -816,6 +817,9 @@ def test_the_higher_reward_wins_and_equal_ones_tie(here: Path, ask: Callable[...
     gains = [score(x, f"right {i}")["gleu"] - score(y, f"right {i}")["gleu"] for i, (x, y) in paired]
     assert [g > 0 for g in gains[:3]] == [True, False, False]
     assert (result["win_rate"], result["flips"], result["judge"]) == ((1 + 0.5) / 4, 0, "Gleu")
+    kept = [json.loads(row) for row in (folder / "rewards.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in kept] == ["p0", "p1", "p2", "p3"]
+    assert [row["a"] - row["b"] for row in kept] == pytest.approx(gains)
 
 
 class Broken:
@@ -830,8 +834,30 @@ class Broken:
 
 def test_any_reward_may_judge_and_without_a_number_there_is_no_verdict(ask: Callable[..., Any]) -> None:
     node = [f"judge.reward._target_={__name__}.Broken", "judge.reward.word='7'"]
-    result, _ = ask(A, B, "judge=preference", *node)
+    result, folder = ask(A, B, "judge=preference", *node)
     assert (result["invalid"], result["wins"], result["judge"]) == (2, N - 2, "Broken")  # 7 and 17
+    kept = [json.loads(row) for row in (folder / "rewards.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in kept if None in row.values()] == ["p7", "p17"]
+
+
+def test_a_reward_model_is_named_by_its_folder() -> None:
+    def judge(folder: Path) -> str:
+        reward = type("Preference", (), {"folder": folder, "__call__": None})()
+        return Preference(reward).name
+
+    assert judge(Path("runs/method=reward_model-ab/reward_model")) == "Preference method=reward_model-ab"
+    assert judge(Path("models/deberta")) == "Preference deberta"
+
+
+def test_runs_with_the_same_answers_have_judgements_of_their_own(here: Path, ask: Callable[..., Any]) -> None:
+    """Also where their names are cut before they differ."""
+    names = [f"{'x' * 60}-{i}" for i in range(2)]
+    for name in names:
+        write(here / name, [line(0, "right 0")])
+    (first, _), (again, _), (other, _) = (
+        ask(f"a={name}", "b=chosen", "judge=preference", "judge.reward=gleu")[::-1] for name in (names[0], *names)
+    )
+    assert first == again != other
 
 
 class Model(Broken):

@@ -111,8 +111,9 @@ def locate(config: dict[str, Any], fingerprints: Sequence[str]) -> Path:
     own = {key: config[key] for key in ("orders", "seed", "choices")}
     own["judge"] = {key: value for key, value in config["judge"].items() if key not in HOW}
     sides = (str(config["a"]), str(config["b"]))
-    names = [side if side == CHOSEN else Path(side).resolve().name[:60] for side in sides]
-    return Path(config["outputs"]) / "judge" / f"{'-vs-'.join(names)}-{results.identity(own, fingerprints)}"
+    names = [side if side == CHOSEN else Path(side).resolve().name for side in sides]
+    same = results.identity(own, [*fingerprints, *names])  # runs whose names begin alike may have the same answers
+    return Path(config["outputs"]) / "judge" / f"{'-vs-'.join(name[:60] for name in names)}-{same}"
 
 
 if __name__ == "__main__":

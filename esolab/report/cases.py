@@ -14,7 +14,7 @@ from rich.text import Text
 
 from esolab.errors import BadInput
 from esolab.report.folders import JUDGE_AGAIN, Judgement, Prompt, Run, answered, label, whole
-from esolab.report.wins import asked
+from esolab.report.wins import asked, named
 
 By = Literal["disagreement", "reward", "random"]
 PROMPT = 600  # characters of a prompt that are shown, its end, which the answers go on from
@@ -55,7 +55,7 @@ def show_cases(runs: Sequence[Run], judgements: Sequence[Judgement], cases: Case
     names = label(runs)
     about = [j for j in judgements if j.question[:2] == (data, decoding)]
     judge, rewards = _rewards(about, runs) if cases.by == "reward" else ("", {})
-    rule, ranks = _ranks(cases, sides, judge, rewards)
+    rule, ranks = _ranks(cases, sides, named(judge, runs, names), rewards)
     picked = sorted(ranks, key=lambda prompt: -ranks[prompt])[: cases.n]
     compared = ", ".join(names[side.run.folder] for side in sides)
     head = f"{len(picked)} of {len(ranks):,} prompts of {data}, {decoding}, to which {compared} have answers: {rule}"
@@ -156,10 +156,10 @@ def _table(
     won: dict[str, dict[str, dict[str, str]]],
 ) -> Table:
     table = Table(show_lines=True)
-    for head in ("run", "answer"):
-        table.add_column(head)
+    table.add_column("run", max_width=30)
+    table.add_column("answer", min_width=20)
     for head in ("ROUGE-L", "words", *(["reward"] if rewards else []), *won):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", max_width=22)
     table.add_row("reference", Text(escaped(prompt[2].strip())), "", f"{len(prompt[2].split())}")
     for side in sides:
         text, folder = side.texts[prompt], side.run.folder

@@ -149,14 +149,12 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Judgement]]:
 
 def label(runs: Sequence[Run]) -> dict[Path, str]:
     """A short name for each run: its method, and the overrides that tell it from others of the method."""
-    own = {run.folder: run.words for run in runs}
-    common = set.intersection(*map(set, own.values())) if own else set()
-    methods = Counter(run.result["method"] for run in runs)
     names = {}
     for run in runs:
-        rest = [word for word in own[run.folder] if word not in common and not word.startswith("method=")]
-        told = methods[run.result["method"]] > 1
-        names[run.folder] = " ".join([run.result["method"].upper(), *(rest if told else ())])
+        method = run.result["method"]
+        common = set.intersection(*(set(other.words) for other in runs if other.result["method"] == method))
+        rest = [word for word in run.words if word not in common and not word.startswith("method=")]
+        names[run.folder] = " ".join([method.upper(), *rest])
     alike = Counter(names.values())  # a folder's name holds 60 characters of the overrides
     return {f: name if alike[name] == 1 else f"{name} {f.name.rpartition('-')[2]}" for f, name in names.items()}
 

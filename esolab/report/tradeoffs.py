@@ -32,7 +32,7 @@ def tradeoffs(runs: Sequence[Run], names: dict[Path, str]) -> Iterator[Table]:
     for (data, *parts), group in groups.items():
         if len(group) == 1:
             continue
-        title = f"{data}: parts of the reward before their weights, higher is better, mean over the last sampled epoch"
+        title = f"{data}: parts of the reward, unweighted, mean over the last sampled epoch; higher is better"
         table = Table(title=title, title_justify="left")
         table.add_column("run")
         for head in (*parts, "not dominated"):

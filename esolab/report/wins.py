@@ -23,9 +23,9 @@ def win_rates(
     for judgement in sorted(judgements, key=lambda j: order.get(j.a, len(order))):
         groups.setdefault(judgement.question, []).append(judgement)
     for question, group in groups.items():
-        said, rows = asked(question, runs, names), [(short(j.a, runs, names), j) for j in group]
-        title, other = f"{question[0]}, {question[1]}: {said}, in %", short(question[2], runs, names)
-        yield _table(title, other, rows), _differences(said, rows, runs)
+        said = f"{question[0]}, {question[1]}: {asked(question, runs, names)}"
+        rows = [(short(j.a, runs, names), j) for j in group]
+        yield _table(f"{said}, in %", short(question[2], runs, names), rows), _differences(said, rows, runs)
 
 
 def short(folder: str, runs: Sequence[Run], names: dict[Path, str]) -> str:
@@ -34,11 +34,17 @@ def short(folder: str, runs: Sequence[Run], names: dict[Path, str]) -> str:
 
 
 def asked(question: tuple[str, ...], runs: Sequence[Run], names: dict[Path, str]) -> str:
-    """What was judged, in words; a reward model that is a run shown here goes by its short name."""
+    """What was judged, in words."""
     _, _, b, judge, orders = question
+    both = ", both orders" if orders == "both" else ""
+    return f"win rate over {short(b, runs, names)} by {named(judge, runs, names)}{both}"
+
+
+def named(judge: str, runs: Sequence[Run], names: dict[Path, str]) -> str:
+    """The judge's name; a reward model that is a run shown here goes by its short name."""
     for run in runs:
         judge = judge.replace(run.folder.name, names[run.folder])
-    return f"win rate over {short(b, runs, names)} by {judge}{', both orders' if orders == 'both' else ''}"
+    return judge
 
 
 def _table(title: str, other: str, rows: Rows) -> Table:

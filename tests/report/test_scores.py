@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from esolab.report import show
-from esolab.report.folders import label, read
+from esolab.report.folders import Run, label, read
 
 
 @pytest.fixture
@@ -45,6 +45,12 @@ def test_a_run_is_named_by_what_tells_it_from_the_others(folder: Path) -> None:
     assert sorted(names.values()) == ["DRL", *(f"{m} seed={s}" for m in ("ESO", "SFT") for s in range(3))]
     one = label(read([next(folder.glob("method=eso,seed=1*"))])[0])
     assert list(one.values()) == ["ESO"]
+
+
+def test_what_all_runs_of_a_method_share_is_not_in_their_names(tmp_path: Path) -> None:
+    words = ("method=sft,seed=0-a", "method=eso,lam=1,seed=0-b", "method=eso,lam=1,seed=1-c")
+    runs = [Run(tmp_path / name, {"method": name[7:10]}) for name in words]
+    assert list(label(runs).values()) == ["SFT", "ESO seed=0", "ESO seed=1"]
 
 
 def test_seeds_are_averaged(folder: Path) -> None:
