@@ -91,7 +91,7 @@ def _do(job: Job, left: Mapping[str, Path]) -> tuple[int, Path | None]:
 def _judged(config: Mapping[str, Any]) -> Path | None:
     """The folder of a judgement that is whole."""
     pairs = read_pairs(str(config["a"]), str(config["b"]), build(config["rows"]))
-    folder = judgement.locate(dict(config), pairs.fingerprint())
+    folder = judgement.locate(dict(config), pairs, build(config["judge"]))
     return folder if (folder / "result.json").exists() and config["agreement"] is None else None
 
 

@@ -22,7 +22,7 @@ from test_main import TINY
 
 import esolab.judge.__main__ as door
 from esolab import endpoint
-from esolab.config import CONF, resolve
+from esolab.config import CONF, build, resolve
 from esolab.corpora.alpaca import alpaca
 from esolab.endpoint import Endpoint, Trouble
 from esolab.errors import BadInput
@@ -1010,7 +1010,8 @@ def test_the_folder_tells_judgements_apart_not_how_they_are_paid(monkeypatch: py
 
     def place(*more: str) -> str:
         arguments = ["a=x/one", "b=chosen", "judge.model=m", *more]
-        return str(door.locate(resolve(as_composed(arguments), "judgement"), [Pairs("hh", "sample", []).fingerprint()]))
+        config = resolve(as_composed(arguments), "judgement")
+        return str(door.locate(config, Pairs("hh", "sample", []), build(config["judge"])))
 
     first = place()
     assert re.fullmatch(r"outputs/judge/one-vs-chosen-[0-9a-f]{8}", first)

@@ -16,7 +16,7 @@ from esolab.check import near
 from esolab.config import CONF, build, quoted, resolve
 from esolab.errors import BadInput
 from esolab.judge.judges import Judge
-from esolab.judge.pairs import CHOSEN, read_pairs
+from esolab.judge.pairs import CHOSEN, Pairs, read_pairs
 from esolab.judge.question import questions
 from esolab.judge.verdicts import SCHEMA, agreement, heading, items, read_verdicts, summarise, table
 
@@ -91,8 +91,7 @@ def judge(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     other = None if config["agreement"] is None else read_verdicts(Path(config["agreement"]), pairs)
     asked = questions(pairs.pairs, config["seed"], config["orders"] == "both")
     by: Judge = build(config["judge"])
-    own = getattr(by, "fingerprint", str)()  # of a reward that is a model
-    folder = locate(config, [pairs.fingerprint(), own] if own else [pairs.fingerprint()])
+    folder = locate(config, pairs, by)
     with results.locked(folder):
         results.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         (folder / "result.json").unlink(missing_ok=True)  # it is there if and only if the judgement is whole
@@ -106,13 +105,14 @@ def judge(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     return folder, result
 
 
-def locate(config: dict[str, Any], fingerprints: Sequence[str]) -> Path:
+def locate(config: dict[str, Any], pairs: Pairs, by: Judge) -> Path:
     """The judgement's folder: its name tells pairs, judges and orders apart, not how a judge is reached or paid."""
     own = {key: config[key] for key in ("orders", "seed", "choices")}
     own["judge"] = {key: value for key, value in config["judge"].items() if key not in HOW}
     sides = (str(config["a"]), str(config["b"]))
     names = [side if side == CHOSEN else Path(side).resolve().name for side in sides]
-    same = results.identity(own, [*fingerprints, *names])  # runs whose names begin alike may have the same answers
+    model = getattr(by, "fingerprint", str)()  # of a reward that is one
+    same = results.identity(own, [pairs.fingerprint(), model, *names])  # of runs alike in 60 characters and in answers
     return Path(config["outputs"]) / "judge" / f"{'-vs-'.join(name[:60] for name in names)}-{same}"
 
 

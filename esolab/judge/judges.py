@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import Field, NonNegativeInt
 
@@ -22,6 +22,7 @@ Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Whoever says which of two answers is better."""
 

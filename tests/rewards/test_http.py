@@ -2,10 +2,12 @@
 
 import json
 import math
+import ssl
 import threading
 from concurrent.futures import as_completed
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -288,12 +290,12 @@ def test_a_redirect_is_not_followed_with_the_token(status, server, http, monkeyp
 @pytest.mark.parametrize("how", ["refused", "interrupted"])
 def test_a_wait_ends_with_the_call(how, server, http, monkeypatch):
     """One request waits for an hour while another is refused, or somebody presses Ctrl-C."""
-    waiting = threading.Event()
+    waiting, ended = threading.Event(), []
 
     class Telling(threading.Event):
         def wait(self, timeout=None):
             waiting.set()
-            return super().wait(timeout)
+            ended.append(super().wait(min(timeout, 10)))
 
     def reply(items):
         if items == ITEMS[:2]:
@@ -310,7 +312,20 @@ def test_a_wait_ends_with_the_call(how, server, http, monkeypatch):
         monkeypatch.setattr(endpoint, "as_completed", interrupted)
     server.reply = reply
     with pytest.raises(BadInput if how == "refused" else KeyboardInterrupt):
-        call(http(batch_size=2, concurrency=2, max_wait=3600.0))
+        call(http(batch_size=2, concurrency=2, max_wait=3600.0, retries=1))
+    assert ended == [True]  # by the event, not by the clock
+    assert len(server.seen) == 2
+
+
+def test_a_certificate_that_is_not_trusted_is_not_tried_again(http, slept, monkeypatch):
+    class Opener:
+        def open(self, request, timeout):
+            raise URLError(ssl.SSLCertVerificationError("self-signed certificate"))
+
+    monkeypatch.setattr(endpoint, "build_opener", lambda handler: Opener())
+    with pytest.raises(BadInput, match=r"its certificate is not trusted .*self-signed.*; mend that, or give another"):
+        call(http())
+    assert slept == []
 
 
 # what is no reply
