@@ -875,7 +875,7 @@ def test_reward_models_are_told_apart_by_their_folders_and_files(here: Path, ask
     (here / "weights").write_text("1")
     command = [A, B, "judge=preference", f"judge.reward._target_={__name__}.Model", f"judge.reward.folder={here}"]
     result, first = ask(*command)
-    assert result["judge"] == f"Model {here}"
+    assert result["judge"] == f"Model {here.name}"
     assert ask(*command)[1] == first
     (here / "weights").write_text("2")
     assert ask(*command)[1] != first

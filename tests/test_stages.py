@@ -24,6 +24,12 @@ JUDGED["judge"] += ["judge.reward=${stage.reward}"]
 ASKED = {"name": "asked", "judge": ["a=${stage.sft}", "b=chosen", "judge.model=x"]}
 
 
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a judge at an endpoint needs before anything starts."""
+    monkeypatch.setenv("OPENAI_API_KEY", "no such key")
+
+
 def listed(*found: dict[str, Any]) -> str:
     """Stages as an override: JSON is nearly Hydra's grammar."""
     return "stages=" + re.sub(r'"(name|run|judge|rum)": ', r"\1: ", json.dumps(found))

@@ -37,9 +37,10 @@ class Preference:
     def name(self) -> str:
         """The reward's name, and the folder of a reward model, a run's where one left it."""
         name = str(getattr(self.reward, "__name__", type(self.reward).__name__))
-        place = getattr(self.reward, "folder", None)
-        if not isinstance(place, Path):
+        found = getattr(self.reward, "folder", None)
+        if found is None:
             return name
+        place = Path(found)
         return f"{name} {(place.parent if place.name == FOLDER else place).name}"
 
     def fingerprint(self) -> str:
