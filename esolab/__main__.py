@@ -64,11 +64,14 @@ def _hydra(arguments: list[str]) -> int:
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    from esolab.config import CONF, judge
+    from esolab.config import CONF, judge, staged
+    from esolab.errors import BadInput
 
     flags = get_args_parser().parse_args(arguments)
     _refuse(flags)
     judge(flags.overrides)
+    if flags.resolve and staged(flags.overrides):
+        raise BadInput("--resolve: ${stage.NAME} stands for what a stage has yet to leave; leave --resolve out")
 
     def task(config: object) -> None:
         raise RuntimeError("a single run does not come here")

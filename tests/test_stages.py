@@ -142,6 +142,8 @@ def test_an_experiment_of_stages_is_no_single_run(
     assert front_door("experiments=figure2") == 2
     expected = "esolab: experiments=figure2: has stages, which one run is not; give -m, too: -m experiments=figure2\n"
     assert capsys.readouterr().err == expected
+    assert front_door("--cfg", "job", "--resolve", "experiments=figure2") == 2
+    assert "leave --resolve out" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
