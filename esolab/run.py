@@ -104,7 +104,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
     }
     if pairs and issubclass(make.func, RewardModel):
         for test in tests.values():
-            test.pairs()  # there is none to score: said before anything is trained
+            test.pairs()  # where there is none to score, that is said before anything is trained
     policy = model.load_policy(tokenizer).to(trainer.device)
     size = sum(p.numel() for p in policy.parameters())
     log.info(

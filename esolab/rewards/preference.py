@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
@@ -38,7 +39,7 @@ class Preference:
     def __init__(
         self,
         path: str,
-        device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu",
+        device: str = "cpu",
         batch_size: PositiveInt = 16,
         clip: PositiveFloat | None = None,
         max_bad_share: Share = MAX_BAD_SHARE,
@@ -47,8 +48,9 @@ class Preference:
         self.folder = place / FOLDER if (place / FOLDER).is_dir() else place
         if not self.folder.is_dir():
             raise BadInput(f"reward.path={path}: there is no such folder (looked from {Path.cwd()})")
-        if device != "cpu" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-            raise BadInput(f"reward.device={device}: no such GPU (torch finds {torch.cuda.device_count()}); give cpu")
+        named, gpus = re.fullmatch(r"cpu|cuda(?::(\d+))?", device), torch.cuda.device_count()
+        if named is None or (device != "cpu" and int(named[1] or 0) >= gpus):
+            raise BadInput(f"reward.device={device}: torch finds {gpus} GPUs here; give cpu, cuda or cuda:N")
         _check(self.folder)
         self.device, self.batch_size, self.clip, self.max_bad_share = device, batch_size, clip, max_bad_share
         self.clipped = 0  # answers of the last call whose reward was beyond clip
