@@ -44,4 +44,4 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
 
 def plain() -> Console:
     """The terminal, where brackets in names and in answers are brackets."""
-    return Console(markup=False, emoji=False)
+    return Console(emoji=False)
