@@ -67,13 +67,14 @@ def _try(overrides: Sequence[str]) -> list[Job] | BadInput:
 
 
 def _do(job: Job, left: Mapping[str, Path]) -> tuple[int, Path | None]:
-    """Do a job in a process of its own, unless it is a judgement that is there; the exit code, and the folder of a run
-    that is done. `left` is what earlier stages have left."""
+    """Do a job in a process of its own, unless it is a judgement that is there; the exit code, and the folder of what
+    is done. `left` is what earlier stages have left."""
     try:
         config = job.config(left)
-        if job.judges and (there := _judged(config)):
-            print(f"already done: {there}", flush=True)
-            return 0, None
+        place = _judgement(config) if job.judges else locate(config).folder
+        if job.judges and (place / "result.json").exists() and config["agreement"] is None:
+            print(f"already done: {place}", flush=True)
+            return 0, place
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2, None
@@ -85,14 +86,13 @@ def _do(job: Job, left: Mapping[str, Path]) -> tuple[int, Path | None]:
     if code == 130 or code == -2:
         without = " without rerun=true" if config.get("rerun") else ""
         raise KeyboardInterrupt(f"stopped; the same command{without} skips finished jobs and takes up this one")
-    return code, None if code or job.judges else locate(config).folder
+    return code, None if code else place
 
 
-def _judged(config: Mapping[str, Any]) -> Path | None:
-    """The folder of a judgement that is whole."""
+def _judgement(config: Mapping[str, Any]) -> Path:
+    """The folder of a judgement."""
     pairs = read_pairs(str(config["a"]), str(config["b"]), build(config["rows"]))
-    folder = judgement.locate(dict(config), pairs, build(config["judge"]))
-    return folder if (folder / "result.json").exists() and config["agreement"] is None else None
+    return judgement.locate(dict(config), pairs, build(config["judge"]))
 
 
 def _show(states: Sequence[tuple[str, str, str]]) -> None:

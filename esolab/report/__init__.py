@@ -44,4 +44,4 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
 
 def plain() -> Console:
     """The terminal, where brackets in names and in answers are brackets."""
-    return Console(emoji=False)
+    return Console(markup=False, emoji=False)

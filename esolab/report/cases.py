@@ -138,7 +138,7 @@ def _rewards(about: Sequence[Judgement], runs: Sequence[Run]) -> tuple[str, Numb
             with whole(judgement.folder / "rewards.jsonl", JUDGE_AGAIN):
                 numbers = {i: float(reward) for i, row in rows.items() if (reward := row[side]) is not None}
             for run in runs:
-                if run.folder.name == place and numbers:
+                if run.folder.name == place:
                     by_judge.setdefault(judgement.result["judge"], {}).setdefault(run.folder, {}).update(numbers)
     return max(by_judge.items(), key=lambda item: len(item[1]), default=("", {}))
 

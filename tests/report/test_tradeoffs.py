@@ -39,7 +39,8 @@ def test_parts_are_means_over_the_last_epoch_that_sampled(
 def test_only_runs_with_the_same_parts_are_compared(run: Make, say: Callable[..., str]) -> None:
     run("method=eso-0000000a", metrics=rows((0, 1, 1)))
     run("method=ppo-0000000b", metrics=[{"step": 1, "epoch": 0, "reward/harm": 1, "reward/length": 1}])
-    run("method=rloo-0000000c", metrics=[{"step": 1, "epoch": 0, "reward/harm": 1}])
+    for method in ("rloo", "drl"):
+        run(f"method={method}-0000000c", metrics=[{"step": 1, "epoch": 0, "reward/harm": 1}])
     run("method=grpo-0000000d", metrics=rows((0, 1, 1)), data="file")
     assert "parts of the reward" not in say()
     run("method=nes-0000000e", metrics=rows((0, 1, 1)))

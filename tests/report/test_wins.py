@@ -44,12 +44,12 @@ def test_win_rates_stand_beside_that_of_sft(
 
 def test_a_difference_is_that_of_the_same_prompts(run: Make, judgement: Make, say: Callable[..., str]) -> None:
     """Intervals of both rates would overlap widely; each prompt's verdict is the same or better."""
-    judgement(run("method=sft-0000000a", ANSWERS), verdicts(16))
-    judgement(run("method=eso-0000000b", ANSWERS), verdicts(22))
+    judgement(run("method=sft-0000000a", ANSWERS), {**verdicts(16, n=41), "p40": "invalid"})
+    judgement(run("method=eso-0000000b", ANSWERS), {**verdicts(22, n=41), "p40": "a", "p41": "a"})
     judgement(run("method=ppo-0000000c", ANSWERS), {f"p{i}": "a" if i >= 22 else "b" for i in range(40)})
     eso, ppo = (line for line in say().splitlines() if "win-rate points" in line)
     assert "ESO scores 15.00 win-rate points above SFT" in eso
-    assert eso.endswith(": distinguishable.")
+    assert eso.endswith("(40 prompts): distinguishable.")
     assert "PPO scores 5.00 win-rate points above SFT" in ppo
     assert ppo.endswith(": not distinguishable.")
 
@@ -155,6 +155,21 @@ def test_a_damaged_judgement_is_named(
     assert err.startswith(f"esolab: report: {folder / file} is damaged ({why}")
     assert err.endswith("); judge once more with the same command, or name the other folders\n")
     assert err.count("\n") == 1
+
+
+def test_names_with_brackets_and_colons_are_shown_as_they_are(run: Make, say: Callable[..., str]) -> None:
+    for seed in range(2):
+        run(f"method=sft,evaluation.data=[b,i{seed}],x=:heart:{seed}-0", ANSWERS)
+    for seed in range(2):
+        assert f"│ SFT evaluation.data=[b,i{seed}] x=:heart:{seed} " in say()
+
+
+def test_what_lies_deeper_is_not_taken_in(judgement: Make, say: Callable[..., str], tmp_path: Path) -> None:
+    """A folder of experiments is not one experiment."""
+    judgement(Path("method=eso-0000000b"), verdicts(20), place="judge")
+    judgement(Path("method=dpo-0000000c"), verdicts(20), place="other")
+    assert "method=eso-0000000b" in (out := say())
+    assert "method=dpo-0000000c" not in out
 
 
 def test_a_judgement_of_another_schema_is_refused(judgement: Make, refuse: Callable[..., str]) -> None:
