@@ -1022,7 +1022,11 @@ def test_the_folder_tells_judgements_apart_not_how_they_are_paid(monkeypatch: py
 
 
 def test_the_judge_of_figure_2_may_be_an_endpoint(
-    serve: Callable[..., Server], front_door: Callable[..., int], jobs_here: list[list[str]], tmp_path: Path
+    serve: Callable[..., Server],
+    front_door: Callable[..., int],
+    jobs_here: list[list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The whole experiment, small, with the judge of its scale in the place of a reward model."""
     server = serve()
@@ -1035,3 +1039,7 @@ def test_the_judge_of_figure_2_may_be_an_endpoint(
     assert sorted(Path(one["a"]).name.partition(",")[0] for one in found) == [f"stage={m}" for m in METHODS]
     assert {(one["b"], one["judge"], one["data"], one["n"]) for one in found} == {("chosen", "gpt-x", "preferences", 8)}
     assert len(server.answered) == 8 * len(METHODS)
+    shown = capsys.readouterr().out
+    assert shown.count("preferences, sample: win rate over chosen by gpt-x") == 1
+    assert shown.count("win rate over chosen by gpt-x: ") == 3  # the methods beside SFT, in words
+    assert "models held in training" in shown
