@@ -1040,6 +1040,5 @@ def test_the_judge_of_figure_2_may_be_an_endpoint(
     assert {(one["b"], one["judge"], one["data"], one["n"]) for one in found} == {("chosen", "gpt-x", "preferences", 8)}
     assert len(server.answered) == 8 * len(METHODS)
     shown = capsys.readouterr().out
-    assert shown.count("preferences, sample: win rate over chosen by gpt-x") == 1
-    assert shown.count("win rate over chosen by gpt-x: ") == 3  # the methods beside SFT, in words
+    assert shown.count("preferences, sample: win rate over chosen by gpt-x") == 1 + 3  # a table, and methods beside SFT
     assert "models held in training" in shown

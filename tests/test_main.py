@@ -359,8 +359,8 @@ def test_resolved_wants_one_file(
     [
         (b"a: [1\nb: {", "cannot be read (while parsing a flow sequence"),
         (b"\xff", "cannot be read ('utf-8' codec can't decode"),
-        (b"- 1", "has no protocol, trainer, model and 15 more"),
-        ((CONF / "method" / "eso.yaml").read_bytes(), "has no protocol, trainer, model and 15 more"),
+        (b"- 1", "has no protocol, trainer, model and 16 more"),
+        ((CONF / "method" / "eso.yaml").read_bytes(), "has no protocol, trainer, model and 16 more"),
     ],
 )
 def test_resolved_wants_a_whole_configuration(
@@ -387,7 +387,7 @@ def test_a_resolved_file_that_does_not_fit_says_so(
     assert capsys.readouterr().err == "esolab: seed=-1: input should be greater than or equal to 0\n"
     (tmp_path / "job.json").write_text(json.dumps({**config, "choices": {}}))
     assert front_door("--resolved", "job.json") == 2
-    assert "has no choices.experiments, choices.logger, choices.reward and 5 more" in capsys.readouterr().err
+    assert "has no choices.experiments, choices.scale, choices.logger and 6 more" in capsys.readouterr().err
 
 
 def test_to_run_is_what_happens_anyway(

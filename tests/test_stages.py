@@ -27,7 +27,7 @@ ASKED = {"name": "asked", "judge": ["a=${stage.sft}", "b=chosen", "judge.model=x
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a judge at an endpoint needs before anything starts."""
-    monkeypatch.setenv("OPENAI_API_KEY", "no such key")
+    monkeypatch.setenv("OPENAI_API_KEY", "no-such-key")
 
 
 def listed(*found: dict[str, Any]) -> str:
