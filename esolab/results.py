@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from esolab.errors import BadInput
@@ -163,12 +162,6 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise BadInput(f"outputs: another process is running {str(folder)!r}; wait for it, or stop it") from None
         yield
-
-
-def size(model: nn.Module) -> dict[str, int]:
-    """How many parameters a model has, each once, and the bytes that they take."""
-    weights = list(model.parameters())
-    return {"parameters": sum(w.numel() for w in weights), "bytes": sum(w.nbytes for w in weights)}
 
 
 def peak_rss_bytes() -> int:

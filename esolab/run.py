@@ -141,7 +141,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
         "dropped_overlong_dev": dropped_dev,
         "shortened_prompts": {name: test.shortened for name, test in tests.items()},
         "parameters": size,
-        "models": {name: results.size(model) for name, model in method.models().items()},
+        "models": method.held(),
         "timing": _timing(method, time.perf_counter() - start),
         "peak_rss_bytes": results.peak_rss_bytes(),
         "versions": results.versions(),

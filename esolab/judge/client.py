@@ -28,7 +28,7 @@ def ask(endpoint: Endpoint, body: Body, stop: Event) -> Any:
     try:
         response = json.loads(reply)
         content(response)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise Trouble(f"its reply is no JSON, {endpoint.quoted(reply)}") from None
     except ValueError as error:
         raise Trouble(f"its reply has {error}, {endpoint.quoted(reply)}") from None

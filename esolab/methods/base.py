@@ -106,6 +106,12 @@ def sft_weights(lengths: Int[Tensor, "B"], reduction: SftReduction) -> Float[Ten
     return mean if reduction == "seq_sum" else mean / size.clamp(min=1)
 
 
+def size(model: nn.Module) -> dict[str, int]:
+    """How many parameters a model has, each once, and the bytes that they take."""
+    weights = list(model.parameters())
+    return {"parameters": sum(w.numel() for w in weights), "bytes": sum(w.nbytes for w in weights)}
+
+
 class Method(pl.LightningModule):
     """A method as Lightning runs it: the likelihood of the references, plus what a subclass adds.
 
@@ -118,6 +124,7 @@ class Method(pl.LightningModule):
     even_k: ClassVar[str] = ""  # what to say of an odd {k}, where the method needs an even one
     sft_weight: float = 1.0  # of the likelihood term while the method's own loss is active
     readings: int = 1  # how often a prompt is read to be answered
+    tamed_by: ClassVar[str] = "optimizer.lr"  # what to lower where training diverges
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -132,6 +139,9 @@ class Method(pl.LightningModule):
         self.rng: tuple[Tensor, list[Tensor]] | None = None  # of a checkpoint that has been loaded
         self.reads: Reads | None = None  # the prompts of the current step, where they are read once
         self.rewards: dict[int, list[float]] = {}  # mean reward of each step that sampled, by epoch
+        self.held_before: dict[
+            str, dict[str, int]
+        ] = {}  # see `held`; a reward is not loaded again where training is over
 
     @property
     def active(self) -> bool:
@@ -141,6 +151,10 @@ class Method(pl.LightningModule):
     def models(self) -> dict[str, nn.Module]:
         """The models that training holds, by what they are for."""
         return {"policy": self.policy, **getattr(self.parts.reward, "models", dict)()}
+
+    def held(self) -> dict[str, dict[str, int]]:
+        """Parameters and bytes of each model that the run has held, in this process or before it was stopped."""
+        return {**self.held_before, **{name: size(model) for name, model in self.models().items()}}
 
     def rollout(self, batch: Batch) -> Rollout:
         """Answers of the policy to a whole batch; only called while active."""
@@ -232,7 +246,7 @@ class Method(pl.LightningModule):
         """Clip the gradient of each model that is trained; the norm of the policy's before.
 
         Raises:
-            BadInput: the loss or its gradient is not finite; the weights are as they were.
+            BadInput: the loss or its gradient is not finite; no step is made with it.
         """
         clip = self.parts.optimizer.clip
         norms = {n: float(nn.utils.clip_grad_norm_(m.parameters(), clip)) for n, m in self.named_children()}
@@ -241,7 +255,7 @@ class Method(pl.LightningModule):
             norm = ", ".join(f"{value:g}" for value in norms.values())
             raise BadInput(
                 f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {norm}. "
-                "Lower optimizer.lr or method.lam; the last checkpoint is kept. "
+                f"Lower {self.tamed_by}; the last checkpoint is kept. "
                 f"The batch was {', '.join(batch.ids)}"
             )
         return norms["policy"]
@@ -353,6 +367,7 @@ class Method(pl.LightningModule):
             logger.save()
         checkpoint["account"] = {name: dict(getattr(self, name)) for name in ("counts", "spent", "rewards")}
         checkpoint["step_seconds"] = self.step_seconds
+        checkpoint["held"] = self.held()
         checkpoint["rng"] = torch.get_rng_state()  # dropout's; all other noise is counted
         checkpoint["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
@@ -360,7 +375,7 @@ class Method(pl.LightningModule):
         """Go on counting."""
         for name, values in checkpoint["account"].items():
             getattr(self, name).update(values)
-        self.step_seconds = checkpoint["step_seconds"]
+        self.step_seconds, self.held_before = checkpoint["step_seconds"], checkpoint["held"]
         self.rng = (checkpoint["rng"], checkpoint["cuda_rng"])
 
     def on_train_start(self) -> None:

@@ -33,6 +33,7 @@ class OnPolicy(Method):
     """
 
     min_k = 2
+    tamed_by = "optimizer.lr or method.lam"
 
     def __init__(self, parts: Parts, lam: float, active_epochs: ActiveEpochs, keep_eos: bool) -> None:
         super().__init__(parts)

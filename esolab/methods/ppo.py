@@ -7,11 +7,11 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from esolab.batch import Batch, Rollout, join
@@ -21,8 +21,7 @@ from esolab.methods.base import Parts
 from esolab.methods.onpolicy import OnPolicy
 from esolab.methods.reward_model import scorer
 from esolab.policy import Policy
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from esolab.rewards.base import Share
 
 
 def token_rewards(
@@ -126,6 +125,7 @@ class PPO(OnPolicy):
     """
 
     min_k = 1
+    tamed_by = "optimizer.lr"
 
     def __init__(
         self,
@@ -148,6 +148,8 @@ class PPO(OnPolicy):
                 "method=ppo: ratios are of the whole distribution; take sampling.top_k=0 sampling.top_p=1.0 "
                 "sampling.greedy=false"
             )
+        if kl_target is not None and kl == 0:
+            raise BadInput(f"method.kl=0.0: a price of 0 never changes, and method.kl_target={kl_target:g} wants it to")
         self.drawn = replace(drawn, temperatures=[1.0] * drawn.k)
         self.kl, self.kl_target, self.kl_horizon = kl, kl_target, kl_horizon
         self.inner_epochs, self.minibatches = inner_epochs, minibatches
@@ -214,8 +216,9 @@ class PPO(OnPolicy):
         answers = rollout.good.sum().clamp(min=1)
         self.numbers["kl"] = float(((logprobs - reference) * mask).sum() / answers)
         self.numbers["kl_price"] = self.kl
-        error, spread = returns[mask] - values[mask], returns[mask]
-        self.numbers["value/explained"] = float(1 - error.var(correction=0) / spread.var(correction=0).clamp(min=1e-8))
+        if mask.any() and float(spread := returns[mask].var(correction=0)) > 0:
+            missed = (returns[mask] - values[mask]).var(correction=0)
+            self.numbers["value/explained"] = float(1 - missed / spread)
         return Before(logprobs, values, whitened(advantages, mask), returns, mask)
 
     def turns(self, prompts: int) -> Iterator[list[int]]:
@@ -223,7 +226,8 @@ class PPO(OnPolicy):
         generator = torch.Generator().manual_seed(self.parts.seed * 1_000_003 + self.counts["steps"])
         for _ in range(self.inner_epochs):
             order = torch.randperm(prompts, generator=generator)
-            yield from (part.sort().values.tolist() for part in order.chunk(self.minibatches))
+            parts = order.tensor_split(min(self.minibatches, prompts))
+            yield from (part.sort().values.tolist() for part in parts)
 
     def turn(self, batch: Batch, rollout: Rollout, before: Before, share: float) -> dict[str, float]:
         """Add the gradients of one inner step; the value of each loss term."""
@@ -253,7 +257,7 @@ class PPO(OnPolicy):
         """Let the price of the KL follow its target."""
         if self.kl_target is not None:
             error = min(max(self.numbers["kl"] / self.kl_target - 1, -0.2), 0.2)
-            self.kl *= 1 + error * rollout.rewards.numel() / self.kl_horizon
+            self.kl *= 1 + error * min(1.0, rollout.rewards.numel() / self.kl_horizon)
 
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
         """Forward tokens are those of the policy's answers; of three models before, and of policy and value model in
@@ -270,6 +274,10 @@ class PPO(OnPolicy):
         self.counts["forward_tokens"] += 4 * answered + self.inner_epochs * taught
         self.counts["forward_tokens"] += self.inner_epochs * (taught - 2 * prompts) if again else 0
         self.count_step()
+
+    def on_train_epoch_end(self) -> None:
+        """Nothing to say where the answers to a prompt got the same reward: those to others teach it, and the price."""
+        self.flat.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the price of the KL."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,5 +45,6 @@ def show(folders: Sequence[Path], console: Console | None = None) -> None:
 
 
 def plain() -> Console:
-    """The terminal, where brackets in names and in answers are brackets."""
-    return Console(markup=False, emoji=False)
+    """The terminal, where brackets in names and in answers are brackets; a file gets wide tables."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(markup=False, emoji=False, width=width)

@@ -66,7 +66,8 @@ class Run:
             sampled = [row for row in rows if any(row[f"reward/{name}"] for name in names)]
             last = [row for row in sampled if row["epoch"] == sampled[-1]["epoch"]]
             values = {name: [float(row[f"reward/{name}"] or "nan") for row in last] for name in names}
-            return {n: fmean(x for x in column if math.isfinite(x)) for n, column in values.items()} if last else {}
+            finite = {name: [x for x in column if math.isfinite(x)] for name, column in values.items()}
+            return {name: fmean(column) for name, column in finite.items() if column}
 
     def _metrics(self) -> list[dict[str, str]]:
         with (self.folder / "metrics.csv").open(newline="") as file:

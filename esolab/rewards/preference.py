@@ -30,7 +30,7 @@ class Preference:
 
     Args:
         path: a folder that AutoModelForSequenceClassification and AutoTokenizer open, or the run's folder around it.
-        device: where it scores: cpu, cuda, or cuda:N.
+        device: where it scores: cpu, cuda, cuda:N, or auto: a GPU if there is one.
         batch_size: texts in a forward.
         clip: rewards beyond plus or minus this are clipped and counted; None clips none.
         max_bad_share: see OnPolicy.judge.
@@ -39,7 +39,7 @@ class Preference:
     def __init__(
         self,
         path: str,
-        device: str = "cpu",
+        device: str = "auto",
         batch_size: PositiveInt = 16,
         clip: PositiveFloat | None = None,
         max_bad_share: Share = MAX_BAD_SHARE,
@@ -48,9 +48,11 @@ class Preference:
         self.folder = place / FOLDER if (place / FOLDER).is_dir() else place
         if not self.folder.is_dir():
             raise BadInput(f"reward.path={path}: there is no such folder (looked from {Path.cwd()})")
-        named, gpus = re.fullmatch(r"cpu|cuda(?::(\d+))?", device), torch.cuda.device_count()
+        gpus = torch.cuda.device_count()
+        device = ("cuda" if gpus else "cpu") if device == "auto" else device
+        named = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
         if named is None or (device != "cpu" and int(named[1] or 0) >= gpus):
-            raise BadInput(f"reward.device={device}: torch finds {gpus} GPUs here; give cpu, cuda or cuda:N")
+            raise BadInput(f"reward.device={device}: torch finds {gpus} GPUs here; give auto, cpu, cuda or cuda:N")
         _check(self.folder)
         self.device, self.batch_size, self.clip, self.max_bad_share = device, batch_size, clip, max_bad_share
         self.clipped = 0  # answers of the last call whose reward was beyond clip

@@ -260,3 +260,28 @@ def test_a_price_keeps_the_policy_near_its_reference(train):
     free, held = (train("ppo", epochs=20, kl=kl, more=more)[2] for kl in (0.0, 3.0))
     assert free[-1]["reward/mean"] > free[0]["reward/mean"] + 0.1
     assert held[-1]["kl"] < 0.5 * free[-1]["kl"]
+
+
+def test_the_price_stays_a_price(make_parts, rows):
+    method, _, rollout = drawn(make_parts, rows, kl=0.1, kl_target=6.0, kl_horizon=1)
+    method.numbers["kl"] = 0.0
+    method.follow(rollout)
+    assert method.kl == pytest.approx(0.08)
+    with pytest.raises(BadInput, match=r"^method.kl=0.0: a price of 0 never changes"):
+        PPO(make_parts(), kl=0.0, kl_target=6.0)
+
+
+def test_one_answer_to_a_prompt_is_no_cause_for_a_warning(train, caplog):
+    train("ppo", more={"sampling": Sampling(6, k=1)})
+    assert "nothing was learned" not in caplog.text
+
+
+def test_models_held_before_a_stop_are_told_after_it(train, make_parts):
+    method = train("ppo")[0]
+    saved = {"state_dict": method.state_dict()}
+    method.held_before = {"reward": {"parameters": 3, "bytes": 12}}
+    method.on_save_checkpoint(saved)
+    again = train("ppo")[0]
+    again.on_load_checkpoint(saved)
+    assert set(again.held()) == {"policy", "reference", "value", "reward"}
+    assert again.held()["reward"] == {"parameters": 3, "bytes": 12}

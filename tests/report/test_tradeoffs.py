@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from esolab.report.tradeoffs import undominated
 
 Make = Callable[..., Path]
@@ -47,7 +45,12 @@ def test_only_runs_with_the_same_parts_are_compared(run: Make, say: Callable[...
     assert say().count("parts of the reward") == 1
 
 
-@pytest.mark.parametrize("bad", ["x", "nan"])
-def test_damaged_metrics_are_named(run: Make, refuse: Callable[..., str], bad: str) -> None:
-    folder = run("method=eso-0000000a", metrics=rows((0, bad, 1)))
+def test_a_part_without_a_number_is_left_out(run: Make, say: Callable[..., str]) -> None:
+    for name in "ab":
+        run(f"method=eso,seed={name}-0000000{name}", metrics=rows((0, "nan", 1)))
+    assert "parts of the reward" not in say()
+
+
+def test_damaged_metrics_are_named(run: Make, refuse: Callable[..., str]) -> None:
+    folder = run("method=eso-0000000a", metrics=rows((0, "x", 1)))
     assert refuse().startswith(f"{folder / 'metrics.csv'} is damaged (")

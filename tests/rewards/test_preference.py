@@ -209,9 +209,10 @@ def test_a_gpu_may_be_named(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
         assert Preference(str(folder), device=device).device == device
+    assert Preference(str(folder)).device == "cuda"
     for device in ("cuda:2", "gpu", "cuda:"):
         with pytest.raises(
-            BadInput, match=f"reward.device={device}: torch finds 2 GPUs here; give cpu, cuda or cuda:N"
+            BadInput, match=f"reward.device={device}: torch finds 2 GPUs here; give auto, cpu, cuda or cuda:N"
         ):
             Preference(str(folder), device=device)
 
