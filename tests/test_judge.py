@@ -154,7 +154,7 @@ def asking(server: Server, *more: str) -> list[str]:
 
 @pytest.fixture
 def ask(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[dict[str, Any], Path]]:
-    """ask(*arguments): the result of a judgement that succeeds, and its folder."""
+    """ask(*arguments): the result of a judgement that succeeds, without `how`, which holds the port; and its folder."""
 
     def run(*arguments: str) -> tuple[dict[str, Any], Path]:
         capsys.readouterr()
@@ -162,7 +162,9 @@ def ask(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[d
         out, err = capsys.readouterr()
         assert code == 0, err
         folder = Path(out.splitlines()[-1])
-        return json.loads((folder / "result.json").read_text()), folder
+        result = json.loads((folder / "result.json").read_text())
+        assert re.fullmatch("[0-9a-f]{8}", result.pop("how"))
+        return result, folder
 
     return run
 

@@ -82,10 +82,11 @@ class Judgement:
     result: dict[str, Any]
 
     @property
-    def question(self) -> tuple[str, str, str, str, str]:
-        """What judgements must share to be compared: data, decoding, what a stands against, judge, orders."""
+    def question(self) -> tuple[str, ...]:
+        """What judgements must share to be compared: data, decoding, what a stands against, judge, orders, and the
+        identity of the judge with its settings (of older judgements, none)."""
         data, decoding, b, judge, orders = (str(self.result[k]) for k in ("data", "decoding", "b", "judge", "orders"))
-        return data, decoding, Path(b).name, judge, orders
+        return data, decoding, Path(b).name, judge, orders, str(self.result.get("how", ""))
 
     @property
     def a(self) -> str:

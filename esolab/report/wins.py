@@ -35,7 +35,7 @@ def short(folder: str, runs: Sequence[Run], names: dict[Path, str]) -> str:
 
 def asked(question: tuple[str, ...], runs: Sequence[Run], names: dict[Path, str]) -> str:
     """What was judged, in words."""
-    _, _, b, judge, orders = question
+    _, _, b, judge, orders, _ = question
     both = ", both orders" if orders == "both" else ""
     return f"win rate over {short(b, runs, names)} by {named(judge, runs, names)}{both}"
 

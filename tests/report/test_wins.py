@@ -79,6 +79,7 @@ def test_only_what_was_judged_alike_shares_a_table(
         {"b": f"x/{sft.name}"},
         {"judge": f"Preference {reward.name}"},
         {"orders": "both"},
+        {"how": "0123abcd"},  # a judge of the same name with other settings
     ):
         judgement(eso, verdicts(20), **other)
     out = say()
@@ -91,6 +92,7 @@ def test_only_what_was_judged_alike_shares_a_table(
         "hh, sample: win rate over SFT by gpt, in %",
         f"hh, sample: {over} Preference REWARD_MODEL, in %",
         f"hh, sample: {over} gpt, both orders, in %",
+        f"hh, sample: {over} gpt, in %",
     ]
     assert cells(below(out, titles[3]), "run")[-1] == "words of SFT"
     assert "win-rate points" not in out
