@@ -14,8 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     from esolab.errors import BadInput
 
     try:
-        if arguments[:1] == ["--resolved"]:
-            return _resolved(arguments[1:])
+        if arguments[:1] in (["--resolved"], ["--trunk"]):
+            return _resolved(*arguments)
         arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
         if any(a.startswith("-") for a in arguments):
             return _hydra(arguments)
@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(config: dict[str, Any]) -> None:
     """Do the run; Ctrl-C leaves it with the way to go on."""
+    from esolab.assembly import locate
     from esolab.errors import BadInput
-    from esolab.run import locate, run
+    from esolab.run import run
 
     if config["stages"]:
         name = config["choices"]["experiments"]
@@ -48,14 +49,21 @@ def _run(config: dict[str, Any]) -> None:
         raise KeyboardInterrupt(f"stopped; the same command{without} {what}") from stop
 
 
-def _resolved(arguments: list[str]) -> int:
-    """Run a resolved configuration file, as a sweep's jobs do; nothing is composed again."""
+def _resolved(flag: str, *files: str) -> int:
+    """Run a resolved configuration file, as a sweep's jobs do, or the epochs that it shares with others (--trunk);
+    nothing is composed again."""
     from esolab.config import load
     from esolab.errors import BadInput
 
-    if len(arguments) != 1 or not Path(arguments[0]).is_file():
-        raise BadInput("--resolved: give one file, the config.yaml of a run's folder")
-    _run(load(Path(arguments[0])))
+    if len(files) != 1 or not Path(files[0]).is_file():
+        raise BadInput(f"{flag}: give one file, the config.yaml of a run's folder")
+    config = load(Path(files[0]))
+    if flag == "--resolved":
+        _run(config)
+    else:
+        from esolab.trunks import train
+
+        train(config)
     return 0
 
 

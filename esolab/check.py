@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 
 from esolab.errors import BadInput
 
@@ -32,6 +32,12 @@ class Stage(BaseModel, extra="forbid"):
     judge: list[str] | None = None
 
 
+class Sweep(BaseModel, extra="forbid"):
+    """How a sweep is done."""
+
+    jobs: PositiveInt
+
+
 # types of what stands outside of a constructor call
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 OUTSIDE: dict[str, Any] = {
@@ -39,7 +45,10 @@ OUTSIDE: dict[str, Any] = {
     "rerun": bool,
     "outputs": str,
     "data_root": str | None,
+    "about": str | None,
     "stages": list[Stage] | None,
+    "trunks": bool,
+    "sweep": Sweep,
     "orders": typing.Literal["one", "both"],
 }
 

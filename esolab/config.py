@@ -28,6 +28,19 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "plugins"))  # Hydra accepts a launcher only from a package called hydra_plugins
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"  # in the wheel, in a checkout
 
+NO_PART = (
+    "experiments",
+    "scale",
+    "stages",
+    "outputs",
+    "rerun",
+    "logger",
+    "hydra",
+    "sweep",
+    "trunks",
+    "about",
+)  # of a run
+
 OmegaConf.register_new_resolver("cores", lambda: len(os.sched_getaffinity(0)), replace=True)
 OmegaConf.register_new_resolver("either", lambda given, yes, no: no if given is None else yes, replace=True)
 
@@ -298,7 +311,5 @@ def _add_evaluation_sets(config: dict[str, Any], overrides: list[str], name: str
 
 def slug(overrides: Iterable[str]) -> str:
     """Overrides as a folder's name: at most 60 characters, without those that do not tell runs apart."""
-    words = [
-        o for o in overrides if not re.match(r"[+~]*(experiments|scale|stages|outputs|rerun|logger|hydra)([.=/]|$)", o)
-    ]
+    words = [o for o in overrides if not re.match(rf"[+~]*({'|'.join(NO_PART)})([.=/]|$)", o)]
     return re.sub(r"[^\w.,=+-]", "-", ",".join(words))[:60].rstrip("-,.") or "default"

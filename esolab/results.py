@@ -27,8 +27,11 @@ ELSEWHERE = (
     "outputs",
     "rerun",
     "scale",
+    "about",
     "slug",
     "stages",
+    "sweep",
+    "trunks",
 )  # not what a run is, but where it is kept, and why
 
 

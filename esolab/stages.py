@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,12 +38,16 @@ class Job:
         overrides: what is composed; `${stage.NAME}` stands for the folder of an earlier stage's run.
         judges: it is a judgement.
         slug: its name, for its folder.
+        words: what tells it from others of its stage.
+        composed: its configurations, by what was composed.
     """
 
     stage: str
     overrides: Sequence[str]
     judges: bool = False
     slug: str = ""
+    words: Sequence[str] = ()
+    composed: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def needs(self) -> list[str]:
@@ -61,7 +65,12 @@ class Job:
 
     def config(self, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Its configuration, resolved and checked. Raises BadInput."""
-        arguments = self.arguments(folders)
+        arguments = tuple(self.arguments(folders))
+        if arguments not in self.composed:
+            self.composed[arguments] = self._compose(arguments)
+        return self.composed[arguments]
+
+    def _compose(self, arguments: Sequence[str]) -> dict[str, Any]:
         if self.judges:
             return resolve(as_composed(arguments), "judgement")
         config = resolve(arguments)
@@ -78,8 +87,9 @@ def plan(overrides: Sequence[str]) -> list[Job]:
     """
     common = staged(overrides)
     if common is None:
-        resolve(overrides)
-        return [Job("", overrides)]
+        job = Job("", overrides)
+        job.config({})
+        return [job]
     outputs = Path(common["outputs"]) / results.experiment(common)  # of judgements, too
     overrides = [override for override in overrides if _group(override) != "stages"]
     misfits = [
@@ -112,11 +122,11 @@ def _jobs(stage: Mapping[str, Any], command: Sequence[str], outputs: Path) -> li
     choices = [_swept(override) for override in stage["judge" if judges else "run"]]
     jobs = []
     for chosen in product(*choices):
-        if judges:
-            jobs.append(Job(name, [f"outputs={quoted(str(outputs))}", *chosen], judges))
-            continue
         words = [o for o, several in zip(chosen, choices, strict=True) if len(several) > 1]
-        jobs.append(Job(name, _merged(chosen, command), slug=slug([f"stage={name}", *words, *command])))
+        if judges:
+            jobs.append(Job(name, [f"outputs={quoted(str(outputs))}", *chosen], judges, words=words))
+            continue
+        jobs.append(Job(name, _merged(chosen, command), slug=slug([f"stage={name}", *words, *command]), words=words))
     return jobs
 
 
@@ -135,12 +145,15 @@ def _swept(override: str) -> list[str]:
 
 
 def _merged(stage: Sequence[str], command: Sequence[str]) -> list[str]:
-    """A stage's overrides under those of the command line, which win: but where an earlier stage gives a group one of
-    its values, as model.path=${stage.sft}, the command line's settings of that group are for other stages."""
+    """A stage's overrides under those of the command line, which win: a choice there, as data=file, takes the stage's
+    settings of the group with it (and what is answered, with data). But where an earlier stage gives a group one of its
+    values, as model.path=${stage.sft}, the command line's settings of that group are for other stages."""
     given = {_group(override) for override in stage if REFERENCE.search(override)}
     rest = [override for override in command if _group(override) not in given]
     said = {_key(override) for override in rest}
-    return [*(override for override in stage if _key(override) not in said), *rest]
+    said |= {"evaluation.data"} if "data" in said else set()
+    own = [override for override in stage if _key(override) not in said and _group(override) not in said]
+    return [*own, *rest]
 
 
 def _key(override: str) -> str:

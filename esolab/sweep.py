@@ -1,102 +1,225 @@
-"""A sweep: one process per job, each from a fully resolved configuration file, so that nothing is composed twice."""
+"""A sweep: one process tree per job, each from a fully resolved configuration file, so that nothing is composed twice.
+
+Jobs that are done are skipped, SFT epochs that several of them begin with are trained once (see esolab.trunks), and a
+run that another experiment has done is linked.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import os
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from esolab.config import build
+from esolab import trunks
 from esolab.errors import BadInput
-from esolab.judge import __main__ as judgement
-from esolab.judge.pairs import read_pairs
+from esolab.processes import Ended, Launcher, Local
 from esolab.report import show
-from esolab.run import locate
-from esolab.stages import Job, plan
+from esolab.tasks import OVER, Ledger, Task, tasks_of
+from esolab.terminal import console, progress
+
+STOPPED = (130, -signal.SIGINT)  # exit codes of Ctrl-C
 
 
-def sweep(commands: Sequence[Sequence[str]]) -> int:
-    """Do what commands, given as overrides, describe, one after the other: a run each, or the stages of an experiment.
-    Print their states and their results side by side.
+def sweep(commands: Sequence[Sequence[str]], launcher: Launcher | None = None) -> int:
+    """Do what commands, given as overrides, describe: a run each, or the stages of an experiment, `sweep.jobs` at a
+    time. Print their states and their results side by side.
 
     A job that does not fit or fails is named and the others go on, but for stages that refer to it. The exit code: 0 if
-    all finished, 2 if no command's configuration fits (nothing is started then), 1 otherwise. Ctrl-C ends the sweep and
-    says how to go on.
+    all finished, 2 if no command's configuration fits (nothing is started then), 1 otherwise. Ctrl-C ends the sweep,
+    lets running jobs end in a way that can be taken up, and says how to go on.
     """
-    plans = [_try(overrides) for overrides in commands]
-    problems = [problem for problem in plans if isinstance(problem, BadInput)]
-    if len(problems) == len(plans):
-        lines = dict.fromkeys(line for problem in problems for line in str(problem).splitlines())
-        raise BadInput("\n".join(lines))
-    states, folders = [], []
-    for number, (overrides, planned) in enumerate(zip(commands, plans, strict=True)):
-        name = " ".join(o for o in overrides if not o.startswith("experiments="))
-        if isinstance(planned, BadInput):
-            states.append((name, "does not fit", str(planned)))
-            continue
-        print(f"job {number + 1} of {len(commands)}: {name}", file=sys.stderr, flush=True)
-        left: dict[str, Path] = {}
-        for job in planned:
-            said = f"{name} stage {job.stage}".strip() if job.stage else name
-            if lacking := [stage for stage in job.needs if stage not in left]:
-                states.append((said, "not run", f"it needs {', '.join(f'stage {stage}' for stage in lacking)}"))
-                continue
-            if job.stage:
-                print(f"stage {job.stage}: {' '.join(job.arguments(left))}", file=sys.stderr, flush=True)
-            code, folder = _do(job, left)
-            if folder is not None:
-                left[job.stage] = folder
-                folders.append(folder)
-            states.append((said, "done" if code == 0 else f"failed with exit code {code}", ""))
-    _show(states)
-    if folders:
+    tasks = tasks_of(commands)
+    Scheduler(tasks, launcher or Local()).run()
+    _show(tasks)
+    if folders := [task.folder for task in tasks if task.state == "done" and task.folder is not None]:
         show(list(dict.fromkeys(folders)))
-    return 0 if all(state == "done" for _, state, _ in states) else 1
+    return 0 if all(task.state == "done" for task in tasks) else 1
 
 
-def _try(overrides: Sequence[str]) -> list[Job] | BadInput:
-    try:
-        return plan(overrides)
-    except BadInput as error:
-        return error
+class Scheduler:
+    """Starts tasks as soon as what they need is there, so many at a time, trunks before the runs that share them."""
+
+    def __init__(self, tasks: Sequence[Task], launcher: Launcher) -> None:
+        self.tasks, self.launcher, self.ledger = tasks, launcher, Ledger(tasks)
+        for task in tasks:
+            if task.state == "waiting" and not task.needs:
+                self._locate(task)
+        settings = next((task.config for task in tasks if "sweep" in task.config), {"sweep": {"jobs": 1}})
+        self.at_once: int = settings["sweep"]["jobs"]
+        self.running: dict[Future[Ended], tuple[Task | Path, float]] = {}  # with the time they were started
+        self.ill: set[Path] = set()  # trunks that failed: their runs do without
+        self.shared = Counter(
+            task.trunk for task in tasks if task.trunk and task.state == "waiting" and not _there(task)
+        )
+        if (threads := self.at_once * settings.get("trainer", {}).get("threads", 1)) > (cores := os.cpu_count() or 1):
+            _say(f"sweep.jobs={self.at_once}: {threads} threads on {cores} cores; trainer.threads=1 is faster")
+
+    def run(self) -> None:
+        """Do all tasks. Raises KeyboardInterrupt with the way to go on."""
+        with (
+            _interruptible(),
+            tempfile.TemporaryDirectory(prefix="esolab-") as drafts,
+            ThreadPoolExecutor(self.at_once) as pool,
+            progress(disable=self.at_once == 1) as bar,
+        ):
+            self.drafts = Path(drafts)
+            self.bar = bar.add_task("sweep", total=len(self.tasks), note="")
+            self.advance: Callable[[], None] = lambda: bar.update(
+                self.bar,
+                completed=sum(task.state not in ("waiting", "running") for task in self.tasks),
+                note=f"{len(self.running)} running",
+            )
+            try:
+                while self._fill(pool) or self.running:
+                    self._settle(wait(self.running, return_when=FIRST_COMPLETED).done)
+            except KeyboardInterrupt as stop:
+                self.launcher.stop()
+                self._settle(wait(self.running).done)
+                raise KeyboardInterrupt(self._way_on()) from stop
+            finally:
+                self.ledger.save()
+        self._say_what_was_saved()
+
+    def _fill(self, pool: ThreadPoolExecutor) -> bool:
+        """Start what can be started; whether anything has changed."""
+        changed = False
+        for task in self.tasks:
+            if task.state != "waiting" or len(self.running) >= self.at_once:
+                continue
+            changed = self._settled_at_once(task) or self._start(task, pool) or changed
+        if changed:
+            self.ledger.save()
+            self.advance()
+        return changed
+
+    def _settled_at_once(self, task: Task) -> bool:
+        """Whether nothing has to be run for a task: what it needs is not there, it does not fit, or it is done."""
+        if lost := [need for need in task.needs if need.state in OVER]:
+            task.state = "not run"
+            task.said = [f"it needs {', '.join(f'stage {need.job.stage}' for need in lost if need.job)}"]
+        elif all(need.state == "done" for need in task.needs) and (task.folder is not None or self._locate(task)):
+            if self._busy(task) or not task.is_done():
+                return False
+            task.state = "done"
+            _say(f"already done: {task.folder}")
+        return task.state != "waiting"
+
+    def _locate(self, task: Task) -> bool:
+        try:
+            task.locate()
+        except BadInput as error:
+            print(error.shown(), file=sys.stderr)
+            task.state, task.code, task.said = "failed", 2, str(error).splitlines()
+        return task.state == "waiting"
+
+    def _busy(self, task: Task) -> bool:
+        """Whether an equal task is running."""
+        return any(isinstance(other, Task) and other.hash == task.hash for other, _ in self.running.values())
+
+    def _start(self, task: Task, pool: ThreadPoolExecutor) -> bool:
+        """Start a task, or the trunk that it shares with others; whether either was started."""
+        if task.folder is None or self._busy(task):
+            return False
+        file = self.drafts / f"{len(list(self.drafts.iterdir()))}.yaml"
+        trunk = task.trunk if task.trunk and self.shared[task.trunk] > 1 and task.trunk not in self.ill else None
+        if trunk is not None and not (trunk / "trunk.json").exists():
+            if trunk in (other for other, _ in self.running.values()):
+                return False
+            self._announce(f"trunk of {self.shared[trunk]} runs", task)
+            started: Task | Path = trunk
+            command = task.command(file, "--trunk")
+        else:
+            self._announce(f"job {self.tasks.index(task) + 1} of {len(self.tasks)}", task)
+            started, task.state = task, "running"
+            command = task.command(file)
+        file.write_text(OmegaConf.to_yaml(OmegaConf.create(task.config)), encoding="utf-8")
+        self.running[pool.submit(self.launcher, command, self.at_once == 1)] = started, time.perf_counter()
+        return True
+
+    def _announce(self, what: str, task: Task) -> None:
+        if self.at_once == 1:
+            _say(f"{what}: {task.name}")
+
+    def _settle(self, ended: set[Future[Ended]]) -> None:
+        """Take note of what has ended. Raises KeyboardInterrupt where a person has ended it."""
+        stopped = False
+        for future in ended:
+            (task, begun), end = self.running.pop(future), future.result()
+            seconds = time.perf_counter() - begun
+            stopped |= end.code in STOPPED
+            if isinstance(task, Path):
+                self._note_trunk(task, end, seconds)
+                continue
+            task.code, task.seconds = end.code, round(seconds, 1)
+            task.state = "done" if end.code == 0 else "stopped" if end.code in STOPPED else "failed"
+            task.said = [] if end.code == 0 else end.said
+            if self.at_once > 1:
+                _say(f"{task.outcome} after {seconds:.0f} s: {task.name}", *task.said)
+        self.ledger.save()
+        self.advance()
+        if stopped:
+            raise KeyboardInterrupt
+
+    def _note_trunk(self, trunk: Path, end: Ended, seconds: float) -> None:
+        runs = self.shared[trunk]
+        self.ledger.trunks[trunk] = {"folder": str(trunk), "runs": runs, "seconds": round(seconds, 1), "exit": end.code}
+        if end.code:
+            self.ill.add(trunk)
+            _say(f"trunk {trunk}: failed with exit code {end.code}; its {runs} runs do without", *end.said)
+        elif self.at_once > 1:
+            _say(f"done after {seconds:.0f} s: trunk of {runs} runs, {trunk}")
+
+    def _way_on(self) -> str:
+        without = " without rerun=true" if any(task.config.get("rerun") for task in self.tasks) else ""
+        return f"stopped; the same command{without} skips finished jobs and takes up this one"
+
+    def _say_what_was_saved(self) -> None:
+        """What training trunks once has saved, in seconds as they were measured."""
+        used = [trunk for trunk in self.shared if self.shared[trunk] > 1 and (trunk / "trunk.json").exists()]
+        runs = sum(self.shared[trunk] for trunk in used)
+        saved = sum((self.shared[trunk] - 1) * trunks.seconds(trunk) for trunk in used)
+        if used:
+            _say(f"{len(used)} trunks served {runs} runs: {saved:,.0f} s of SFT were not repeated")
 
 
-def _do(job: Job, left: Mapping[str, Path]) -> tuple[int, Path | None]:
-    """Do a job in a process of its own, unless it is a judgement that is there; the exit code, and the folder of what
-    is done. `left` is what earlier stages have left."""
-    try:
-        config = job.config(left)
-        place = _judgement(config) if job.judges else locate(config).folder
-        if job.judges and (place / "result.json").exists() and config["agreement"] is None:
-            print(f"already done: {place}", flush=True)
-            return 0, place
-    except BadInput as error:
-        print(error.shown(), file=sys.stderr)
-        return 2, None
-    with tempfile.TemporaryDirectory(prefix="esolab-") as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-        what = [".judge", *job.arguments(left)] if job.judges else ["", "--resolved", str(file)]
-        code = subprocess.run([sys.executable, "-m", f"esolab{what[0]}", *what[1:]]).returncode
-    if code == 130 or code == -2:
-        without = " without rerun=true" if config.get("rerun") else ""
-        raise KeyboardInterrupt(f"stopped; the same command{without} skips finished jobs and takes up this one")
-    return code, None if code else place
+def _there(task: Task) -> bool:
+    return task.folder is not None and (task.folder / "result.json").exists() and not task.config.get("rerun")
 
 
-def _judgement(config: Mapping[str, Any]) -> Path:
-    """The folder of a judgement."""
-    pairs = read_pairs(str(config["a"]), str(config["b"]), build(config["rows"]))
-    return judgement.locate(dict(config), pairs, build(config["judge"]))
-
-
-def _show(states: Sequence[tuple[str, str, str]]) -> None:
-    if all(state == "done" for _, state, _ in states):
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, SIGTERM is Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    for name, state, why in states:
-        print(f"{name}: {state}" + "".join(f"\n    {line}" for line in why.splitlines()), file=sys.stderr)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(tasks: Sequence[Task]) -> None:
+    if all(task.state == "done" for task in tasks):
+        return
+    for task in tasks:
+        print(f"{task.name}: {task.outcome}" + "".join(f"\n    {line}" for line in task.said), file=sys.stderr)

@@ -1,12 +1,13 @@
-"""The Lightning trainer as we use it: settings, loggers, progress, checkpoints, and what is written while it runs."""
+"""The Lightning trainer as we use it: settings, checkpoints, and going on from one."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import shutil
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -16,10 +17,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import StrategyRegistry
 
+from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress, StopAfter
+from esolab.data import TrainingData
 from esolab.errors import BadInput
+from esolab.loggers import MetricsFile, closing
 from esolab.methods.base import Method
-from esolab.methods.onpolicy import OnPolicy
-from esolab.terminal import progress
+from esolab.terminal import log
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,12 @@ class Trainer:
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of the whole run, the length of the learning-rate schedule."""
-        steps = self.epochs * -(-examples // self.batch_size)
+        steps = self.epochs * self.steps_per_epoch(examples)
         return min(steps, self.max_steps) if self.max_steps else steps
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-examples // self.batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -98,112 +105,54 @@ def _gpus() -> range:
     return range(torch.cuda.device_count())
 
 
-class ShowProgress(pl.Callback):
-    """One bar for all steps of a run, with the time left."""
-
-    def __init__(self, total: int, label: str) -> None:
-        self.total, self.label = total, label
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar where training stands."""
-        self.bar = progress()
-        self.bar.start()
-        self.task = self.bar.add_task(f"{self.label}: train", total=self.total, completed=trainer.global_step, note="")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """One step done."""
-        sampling = ", sampling" if isinstance(pl_module, OnPolicy) and pl_module.active else ""
-        note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{sampling}"
-        self.bar.update(self.task, completed=trainer.global_step, note=note)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self.bar.stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
-        if hasattr(self, "bar"):
-            self.bar.stop()
-
-
-class AfterEpoch(pl.Callback):
-    """Call `score` when an epoch has ended and log what it returns."""
-
-    def __init__(self, score: Callable[[], Mapping[str, float]]) -> None:
-        self.score = score
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score the policy as it now is."""
-        assert isinstance(pl_module, Method)
-        if trainer.is_global_zero:
-            pl_module.record(dict(self.score()))
-
-
-class KeepSamples(pl.Callback):
-    """Two prompts with their k answers, every so many sampled steps, to samples.jsonl and to W&B as a growing table."""
-
-    columns = ("step", "epoch", "id", "prompt", "reference", "temperature", "response", "reward", "finished")
-
-    def __init__(self, path: Path, every: int, prompts: int = 2) -> None:
-        self.path, self.every, self.prompts, self.seen = path, every, prompts, 0
-        self.table: Any = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many sampled steps it has seen."""
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.seen = state_dict["seen"]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what came after the checkpoint that a resumed run goes on from."""
-        assert isinstance(pl_module, Method)
-        if self.path.exists() and trainer.is_global_zero:
-            rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if json.loads(row)["step"] <= pl_module.counts["steps"]]
-            self.path.write_text("".join(kept), encoding="utf-8")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Write the rollout of this step, if there was one and it is its turn."""
-        assert isinstance(pl_module, Method)
-        if not isinstance(pl_module, OnPolicy) or pl_module.last_rollout is None or not trainer.is_global_zero:
-            return
-        (batch, rollout), pl_module.last_rollout = pl_module.last_rollout, None
-        self.seen += 1
-        if (self.seen - 1) % self.every:
-            return
-        step, epoch = pl_module.counts["steps"], trainer.current_epoch
-        rows = [
-            (step, epoch, batch.ids[b], batch.prompt_texts[b], batch.reference_texts[b], *answer)
-            for b in range(min(self.prompts, len(batch)))
-            for answer in zip(
-                rollout.temperatures[b].tolist(),
-                rollout.texts[b],
-                rollout.rewards[b].tolist(),
-                rollout.finished[b].tolist(),
-                strict=True,
-            )
-        ]
-        with self.path.open("a", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
-        self.to_wandb(trainer, rows)
-
-    def to_wandb(self, trainer: pl.Trainer, rows: list[tuple[Any, ...]]) -> None:
-        """Add rows to the run's table of rollouts."""
-        for logger in trainer.loggers:
-            if type(logger).__name__ == "WandbLogger":
-                import wandb
-
-                self.table = self.table or wandb.Table(columns=list(self.columns), log_mode="INCREMENTAL")
-                for row in rows:
-                    self.table.add_data(*row)
-                logger.experiment.log({"rollouts": self.table})  # type: ignore[attr-defined]
-
-
 def checkpoint(folder: Path) -> ModelCheckpoint:
     """Everything needed to go on, after every epoch: checkpoints/last.ckpt."""
     return ModelCheckpoint(
         dirpath=folder / "checkpoints", filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False
     )
+
+
+def fit(
+    method: Method,
+    trainer: Trainer,
+    data: TrainingData,
+    folder: Path,
+    label: str,
+    dev_scores: Callable[[], dict[str, float]],
+    logger: Callable[[], Logger] | None = None,
+    start: Path | None = None,
+    until: int | None = None,
+) -> None:
+    """Train, or go on from the last checkpoint of this very run; where there is none, from the one in the folder
+    `start`, and with its metrics. `until` ends it after so many of the trainer's epochs.
+    """
+    metrics = MetricsFile(folder / "metrics.csv")
+    loggers = [metrics, *([logger()] if logger else [])]
+    saved = folder / "checkpoints" / "last.ckpt"
+    if not saved.exists() and start is not None:
+        saved = start / "checkpoints" / "last.ckpt"
+        shutil.copyfile(start / "metrics.csv", metrics.path)
+    done = 0
+    if saved.exists():
+        done = torch.load(saved, mmap=True, weights_only=True)["account"]["counts"]["steps"]
+        log.info(f"going on from {saved} after step {done}")
+    metrics.start_at(done)
+    total = trainer.steps(len(data.rows))
+    callbacks = [
+        ShowProgress(total if until is None else min(total, until * trainer.steps_per_epoch(len(data.rows))), label),
+        KeepSamples(folder / "samples.jsonl", trainer.samples_every),
+        AfterEpoch(dev_scores),
+        checkpoint(folder),
+        *([] if until is None else [StopAfter(until)]),
+    ]
+    pl.seed_everything(data.seed, verbose=False)  # what dropout draws hangs on nothing that was built before
+    with closing(loggers), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a run that goes on
+        warnings.filterwarnings("ignore", message=".*The dirpath has changed.*")  # one that goes on from a trunk
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        lightning = trainer.build(folder, loggers, callbacks)
+        try:
+            lightning.fit(method, data, ckpt_path=saved if done else None)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from error

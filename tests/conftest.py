@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from esolab.judge.__main__ import main as judge
 from esolab.methods.base import Optimizer, Parts
 from esolab.methods.onpolicy import OnPolicy
 from esolab.policy import Policy, Tokenizer
+from esolab.processes import Ended, Local
 from esolab.sampling import Sampling
 
 torch.set_num_threads(1)
@@ -247,14 +247,15 @@ def jobs_here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Jobs of a sweep run in this process, which has already loaded torch; the commands that would have been run."""
     commands: list[list[str]] = []
 
-    def run(command: list[str], **settings: Any) -> SimpleNamespace:
-        commands.append(command)
-        if command[:3] == [sys.executable, "-m", "esolab.judge"]:
-            return SimpleNamespace(returncode=judge(command[3:]))
-        assert command[:4] == [sys.executable, "-m", "esolab", "--resolved"]
-        return SimpleNamespace(returncode=main(command[3:]))
+    class Here(Local):
+        def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+            commands.append(list(command))
+            if command[:3] == [sys.executable, "-m", "esolab.judge"]:
+                return Ended(judge(list(command[3:])))
+            assert command[:3] == [sys.executable, "-m", "esolab"]
+            return Ended(main(list(command[3:])))
 
-    monkeypatch.setattr(esolab.sweep, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(esolab.sweep, "Local", Here)
     return commands
 
 

@@ -8,20 +8,20 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import esolab.sweep
 from esolab.__main__ import main
+from esolab.callbacks import AfterEpoch
 from esolab.config import CONF, resolve
 from esolab.evaluate import Evaluation
 from esolab.evaluate import main as evaluate
+from esolab.processes import Ended, Local
 from esolab.report.__main__ import main as report
-from esolab.training import AfterEpoch
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -303,7 +303,7 @@ def test_an_experiment_brings_its_jobs_and_the_command_line_wins(
 ) -> None:
     swept: list[set[frozenset[str]]] = []
 
-    def sweep(jobs: list[list[str]]) -> int:
+    def sweep(jobs: list[list[str]], launcher: Any) -> int:
         swept.append({frozenset(job) for job in jobs})
         return 0
 
@@ -321,11 +321,12 @@ def test_a_sweep_stopped_by_ctrl_c_starts_no_other_job(
 ) -> None:
     started = []
 
-    def run(command: list[str], **settings: Any) -> SimpleNamespace:
-        started.append(command)
-        return SimpleNamespace(returncode=130)
+    class Stopped(Local):
+        def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+            started.append(command)
+            return Ended(130)
 
-    monkeypatch.setattr(esolab.sweep, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(esolab.sweep, "Local", Stopped)
     assert front_door("-m", "seed=0,1,2") == 130
     assert len(started) == 1
     end = "stopped; the same command skips finished jobs and takes up this one\n"
@@ -359,8 +360,8 @@ def test_resolved_wants_one_file(
     [
         (b"a: [1\nb: {", "cannot be read (while parsing a flow sequence"),
         (b"\xff", "cannot be read ('utf-8' codec can't decode"),
-        (b"- 1", "has no protocol, trainer, model and 16 more"),
-        ((CONF / "method" / "eso.yaml").read_bytes(), "has no protocol, trainer, model and 16 more"),
+        (b"- 1", "has no protocol, trainer, model and 19 more"),
+        ((CONF / "method" / "eso.yaml").read_bytes(), "has no protocol, trainer, model and 19 more"),
     ],
 )
 def test_resolved_wants_a_whole_configuration(

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import esolab.run
+from esolab.callbacks import AfterEpoch
 from esolab.config import build, resolve
 from esolab.data import encode
 from esolab.errors import BadInput
@@ -21,7 +22,6 @@ from esolab.evaluate import main as evaluate
 from esolab.methods.base import Method, Parts
 from esolab.methods.onpolicy import OnPolicy
 from esolab.run import run
-from esolab.training import AfterEpoch
 
 SMALL = [  # a policy and a schedule that take a second
     "model.architecture.n_layer=1",

@@ -12,7 +12,9 @@ from test_main import TINY, finished
 import esolab.sweep
 from esolab.config import staged
 from esolab.errors import BadInput
+from esolab.processes import Ended, Local
 from esolab.stages import Job, plan
+from esolab.tasks import Task
 
 PAIRS = [*(o for o in TINY if o != "data=newswire"), "data=preferences"]
 SFT = {"name": "sft", "run": ["method=sft"]}
@@ -65,7 +67,8 @@ def test_each_stage_runs_after_those_it_refers_to_and_is_not_repeated(
 ) -> None:
     assert chain(SFT, REWARD, ESO, JUDGED) == 0
     out, err = capsys.readouterr()
-    assert re.findall(r"^stage (\w+):", err, re.MULTILINE) == ["sft", "reward", "eso", "judged", "judged"]
+    stages = re.findall(r"^job \d of 5: .*stage (\w+)", err, re.MULTILINE)
+    assert stages == ["sft", "reward", "eso", "judged", "judged"]
     runs = tmp_path / "outputs" / "single"
     folders = {re.split("[,-]", file.parent.name)[0]: file.parent for file in runs.glob("*/result.json")}
     assert folders.keys() == {"stage=sft", "stage=reward", "stage=eso"}
@@ -79,8 +82,8 @@ def test_each_stage_runs_after_those_it_refers_to_and_is_not_repeated(
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("result.json")}
     jobs_here.clear()
     assert chain(SFT, REWARD, ESO, JUDGED) == 0
-    assert capsys.readouterr().out.count("already done") == 2  # the judgements; runs say it on the error stream
-    assert len(jobs_here) == 3
+    assert capsys.readouterr().err.count("already done") == 5
+    assert jobs_here == []
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("result.json")} == before
 
 
@@ -165,22 +168,26 @@ def test_every_choice_of_a_sweep_is_a_job_of_its_stage_and_every_command_a_whole
     front_door: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     both = {"name": "both", "run": ["method=dpo,drl", *FROM_SFT, "trainer.epochs=1"]}
-    done: list[tuple[str, dict[str, Path]]] = []
+    left: dict[str, dict[str, Path]] = {}
 
-    def do(job: Job, left: dict[str, Path]) -> tuple[int, Path]:
-        done.append((job.slug, dict(left)))
-        return 0, tmp_path / job.slug
+    def locate(task: Task) -> None:
+        task.config = {"sweep": {"jobs": 1}, "outputs": str(tmp_path)}
+        task.hash = str(len(left))
+        task.folder, left[task.name] = tmp_path / task.hash, task.left
 
-    monkeypatch.setattr(esolab.sweep, "_do", do)
+    class Nothing(Local):
+        def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+            return Ended(0)
+
+    monkeypatch.setattr(Task, "locate", locate)
+    monkeypatch.setattr(esolab.sweep, "Local", Nothing)
     monkeypatch.setattr(esolab.sweep, "show", lambda folders: None)
     assert front_door("-m", listed(SFT, both), *PAIRS, "seed=0,1") == 0
-    slugs = [slug for slug, _ in done]
-    assert [slug.partition(",data")[0] for slug in slugs] == [
-        *("stage=sft", "stage=both,method=dpo", "stage=both,method=drl") * 2
-    ]
-    assert [left.get("sft") for _, left in done] == [
-        place for at in (0, 3) for place in (None, *[tmp_path / slugs[at]] * 2)
-    ]
+    for seed in (0, 1):
+        own = {name.partition(" stage ")[2]: left[name] for name in left if f"seed={seed}" in name}
+        (sft,) = (name for name in left if f"seed={seed}" in name and name.endswith("stage sft"))
+        place = {"sft": tmp_path / str(list(left).index(sft))}
+        assert own == {"sft": {}, "both method=dpo": place, "both method=drl": place}
 
 
 def test_lists_of_a_scale_are_overrides_of_a_stage_and_neither_is_part_of_a_run() -> None:

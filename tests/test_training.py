@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from esolab.batch import Batch, Rollout, Tokens
+from esolab.callbacks import KeepSamples, ShowProgress
 from esolab.errors import BadInput
 from esolab.loggers import closing, wandb_logger
 from esolab.methods.base import Optimizer, Parts
@@ -20,7 +21,7 @@ from esolab.methods.sft import SFT
 from esolab.policy import Policy, Tokenizer
 from esolab.rewards.rouge import Rouge
 from esolab.sampling import Sampling
-from esolab.training import KeepSamples, ShowProgress, Trainer
+from esolab.training import Trainer
 
 CONFIG = {
     "choices": {"experiments": None, "method": "eso", "model": "tiny", "data": "newswire", "reward": "rouge"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -142,6 +142,11 @@ class Method(pl.LightningModule):
         self.held_before: dict[
             str, dict[str, int]
         ] = {}  # see `held`; a reward is not loaded again where training is over
+
+    @classmethod
+    def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether under these settings all epochs but the last are those of SFT, to the bit."""
+        return False
 
     @property
     def active(self) -> bool:

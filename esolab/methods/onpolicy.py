@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,6 +41,11 @@ class OnPolicy(Method):
         self.lam, self.active_epochs, self.keep_eos = lam, active_epochs, keep_eos
         self.last_rollout: tuple[Batch, Rollout] | None = None  # of the current step, for those who watch
         self.flat: list[bool] = []  # of each sampled step of the epoch: whether no prompt had two rewards
+
+    @classmethod
+    def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
+        """Where it is active in the last epoch at most."""
+        return bool(settings["lam"] == 0 or settings["active_epochs"] == "last")
 
     @property
     def active(self) -> bool:

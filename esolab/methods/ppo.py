@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -157,6 +157,11 @@ class PPO(OnPolicy):
         self.gamma, self.gae_lam, self.sft_weight = gamma, gae_lam, sft_weight
         self.value = ValueModel(self.policy)
         self._reference = [copy.deepcopy(self.policy).requires_grad_(False).eval()]  # in a list: no weights of ours
+
+    @classmethod
+    def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
+        """It is active from the start."""
+        return False
 
     @property
     def reference(self) -> Policy:

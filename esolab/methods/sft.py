@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,3 +24,8 @@ def sft_loss(
 
 class SFT(Method):
     """Supervised fine-tuning: the likelihood term that every method here has, and nothing else."""
+
+    @classmethod
+    def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
+        """It goes on so, too."""
+        return True

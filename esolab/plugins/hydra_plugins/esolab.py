@@ -28,10 +28,14 @@ class JobSweeper(BasicSweeper):
 
 
 class ProcessLauncher(Launcher):
-    """Hand the jobs of a sweep to esolab.sweep, one process each."""
+    """Hand the jobs of a sweep to esolab.sweep, one process each, here."""
 
     def setup(self, **kwargs: Any) -> None:
         """Nothing of Hydra's is needed: each job composes its own configuration, once, before it starts."""
+
+    def processes(self) -> Any:
+        """What runs a job; None for a process here."""
+        return None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and leave with the sweep's exit code."""
@@ -39,15 +43,35 @@ class ProcessLauncher(Launcher):
         from esolab.sweep import sweep
 
         try:
-            code = sweep([list(overrides) for overrides in job_overrides])
+            code = sweep([list(overrides) for overrides in job_overrides], self.processes())
         except BadInput as error:
             print(error.shown(), file=sys.stderr)
             code = 2
         raise SystemExit(code)
 
 
+class SlurmLauncher(ProcessLauncher):
+    """The same, each job where SLURM puts it."""
+
+    def __init__(self, cluster: str, folder: str, settings: Any) -> None:
+        self.cluster, self.folder, self.settings = cluster, folder, dict(settings)
+
+    def processes(self) -> Any:
+        """What submits a job and waits for its end."""
+        from esolab.processes import Submitted
+
+        return Submitted(self.cluster, self.folder, self.settings)
+
+
 SWEEPER = {"_target_": "hydra_plugins.esolab.JobSweeper", "max_batch_size": None, "params": None}
 LAUNCHER = {"_target_": "hydra_plugins.esolab.ProcessLauncher"}
+SLURM = {
+    "_target_": "hydra_plugins.esolab.SlurmLauncher",
+    "cluster": "slurm",  # local: submitit's stand-in on this machine
+    "folder": "outputs/slurm",  # scripts and logs
+    "settings": {"timeout_min": 1440, "nodes": 1, "tasks_per_node": 1, "gpus_per_node": 1, "cpus_per_task": 8},
+}
 store = ConfigStore.instance()
 store.store(group="hydra/sweeper", name="esolab", node=SWEEPER, provider="esolab")
 store.store(group="hydra/launcher", name="esolab", node=LAUNCHER, provider="esolab")
+store.store(group="hydra/launcher", name="slurm", node=SLURM, provider="esolab")

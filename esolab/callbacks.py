@@ -1,0 +1,129 @@
+"""What happens while a run trains: the bar, dev scores, rollouts that are kept, and an early end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from esolab.methods.base import Method
+from esolab.methods.onpolicy import OnPolicy
+from esolab.terminal import progress
+
+
+class ShowProgress(pl.Callback):
+    """One bar for all steps of a run, with the time left."""
+
+    def __init__(self, total: int, label: str) -> None:
+        self.total, self.label = total, label
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar where training stands."""
+        self.bar = progress()
+        self.bar.start()
+        self.task = self.bar.add_task(f"{self.label}: train", total=self.total, completed=trainer.global_step, note="")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """One step done."""
+        sampling = ", sampling" if isinstance(pl_module, OnPolicy) and pl_module.active else ""
+        note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{sampling}"
+        self.bar.update(self.task, completed=trainer.global_step, note=note)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+
+class AfterEpoch(pl.Callback):
+    """Call `score` when an epoch has ended and log what it returns."""
+
+    def __init__(self, score: Callable[[], Mapping[str, float]]) -> None:
+        self.score = score
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score the policy as it now is."""
+        assert isinstance(pl_module, Method)
+        if trainer.is_global_zero:
+            pl_module.record(dict(self.score()))
+
+
+class KeepSamples(pl.Callback):
+    """Two prompts with their k answers, every so many sampled steps, to samples.jsonl and to W&B as a growing table."""
+
+    columns = ("step", "epoch", "id", "prompt", "reference", "temperature", "response", "reward", "finished")
+
+    def __init__(self, path: Path, every: int, prompts: int = 2) -> None:
+        self.path, self.every, self.prompts, self.seen = path, every, prompts, 0
+        self.table: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many sampled steps it has seen."""
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.seen = state_dict["seen"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what came after the checkpoint that a resumed run goes on from."""
+        assert isinstance(pl_module, Method)
+        if self.path.exists() and trainer.is_global_zero:
+            rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if json.loads(row)["step"] <= pl_module.counts["steps"]]
+            self.path.write_text("".join(kept), encoding="utf-8")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Write the rollout of this step, if there was one and it is its turn."""
+        assert isinstance(pl_module, Method)
+        if not isinstance(pl_module, OnPolicy) or pl_module.last_rollout is None or not trainer.is_global_zero:
+            return
+        (batch, rollout), pl_module.last_rollout = pl_module.last_rollout, None
+        self.seen += 1
+        if (self.seen - 1) % self.every:
+            return
+        step, epoch = pl_module.counts["steps"], trainer.current_epoch
+        rows = [
+            (step, epoch, batch.ids[b], batch.prompt_texts[b], batch.reference_texts[b], *answer)
+            for b in range(min(self.prompts, len(batch)))
+            for answer in zip(
+                rollout.temperatures[b].tolist(),
+                rollout.texts[b],
+                rollout.rewards[b].tolist(),
+                rollout.finished[b].tolist(),
+                strict=True,
+            )
+        ]
+        with self.path.open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
+        self.to_wandb(trainer, rows)
+
+    def to_wandb(self, trainer: pl.Trainer, rows: list[tuple[Any, ...]]) -> None:
+        """Add rows to the run's table of rollouts."""
+        for logger in trainer.loggers:
+            if type(logger).__name__ == "WandbLogger":
+                import wandb
+
+                self.table = self.table or wandb.Table(columns=list(self.columns), log_mode="INCREMENTAL")
+                for row in rows:
+                    self.table.add_data(*row)
+                logger.experiment.log({"rollouts": self.table})  # type: ignore[attr-defined]
+
+
+class StopAfter(pl.Callback):
+    """End training after so many epochs, whatever the length of the run that it is planned for."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop when the last of them is over."""
+        trainer.should_stop = trainer.should_stop or trainer.current_epoch + 1 >= self.epochs

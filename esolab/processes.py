@@ -1,0 +1,151 @@
+"""Where the jobs of a sweep run: each in a process of its own, here, or where a cluster's scheduler puts it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+from esolab.errors import BadInput
+
+LINES = 20  # the last so many that a job has said are kept
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code, minus a signal's number where that ended it, and the last lines it said."""
+
+    code: int
+    said: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Anything that runs a command to its end, called from several threads at once."""
+
+    def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+        """Run it; `aloud` shows what it says while it says it."""
+        ...
+
+    def stop(self) -> None:
+        """Ask what is running to end in a way that can be taken up."""
+        ...
+
+
+class Local:
+    """Processes on this machine. They end when this one does, however it ends."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen[bytes]] = set()
+
+    def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+        """Run it in a session of its own, so that Ctrl-C reaches it through `stop` alone."""
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, env=_environment(aloud), start_new_session=True, preexec_fn=_mortal()
+        )
+        self.running.add(process)
+        try:
+            assert process.stderr is not None
+            said = _listen(process.stderr, aloud)
+            return Ended(process.wait(), said)
+        finally:
+            self.running.discard(process)
+
+    def stop(self) -> None:
+        """Ctrl-C to each, and to what it has started."""
+        for process in list(self.running):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+
+
+def _environment(aloud: bool) -> dict[str, str]:
+    """Bars are drawn where they will be seen."""
+    shown = aloud and sys.stderr.isatty()
+    size = shutil.get_terminal_size()
+    return {**os.environ, **({"TTY_COMPATIBLE": "1", "COLUMNS": str(size.columns)} if shown else {})}
+
+
+def _mortal() -> Callable[[], Any] | None:
+    """What a process does first, so that the kernel ends it with its parent, even if that is killed."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # loaded before the fork
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _listen(stream: IO[bytes], aloud: bool) -> list[str]:
+    """Take what a process says until it ends, pass it on if that is wanted; its last lines."""
+    lines: deque[str] = deque(maxlen=LINES)
+    rest = b""
+    while chunk := stream.read1() if hasattr(stream, "read1") else stream.read(1):
+        if aloud:
+            sys.stderr.write(chunk.decode(errors="replace"))
+            sys.stderr.flush()
+        *whole, rest = (rest + chunk).split(b"\n")
+        lines.extend(text for line in whole if (text := _plain(line)))
+    return [*lines, *([_plain(rest)] if _plain(rest) else [])][-LINES:]
+
+
+def _plain(line: bytes) -> str:
+    """A line as it stands at the end, after what carriage returns have overwritten."""
+    return line.decode(errors="replace").rstrip().rpartition("\r")[2]
+
+
+@dataclass
+class Submitted:
+    """Jobs of a cluster through submitit (SLURM), or of its stand-in on this machine.
+
+    Args:
+        cluster: slurm | local.
+        folder: where submitit keeps its scripts and logs.
+        settings: of submitit's executor, as timeout_min, slurm_partition, gpus_per_node, cpus_per_task, mem_gb.
+    """
+
+    cluster: str
+    folder: str
+    settings: dict[str, Any]
+    running: set[Any] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise BadInput("hydra/launcher=slurm: submitit is not installed; pip install 'esolab[slurm]'") from error
+        if self.cluster == "slurm" and shutil.which("srun") is None:
+            raise BadInput(
+                "hydra/launcher=slurm: there is no SLURM here (no srun); start the sweep on a login node, or give "
+                "hydra.launcher.cluster=local"
+            )
+        self.executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster)
+        try:
+            self.executor.update_parameters(**self.settings)
+        except (TypeError, NameError, ValueError) as error:
+            raise BadInput(f"hydra.launcher.settings: {' '.join(str(error).split())}") from error
+
+    def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+        """Submit it and wait for its end."""
+        job = self.executor.submit(subprocess.call, [*command], cwd=os.getcwd())
+        self.running.add(job)
+        try:
+            code = int(job.result())
+        except Exception as error:  # the scheduler's: time-out, node failure, cancellation
+            return Ended(1, [line for line in str(error).splitlines() if line.strip()][-LINES:])
+        finally:
+            self.running.discard(job)
+        log = Path(job.paths.stderr)
+        said = log.read_text(errors="replace").splitlines() if code and log.exists() else []
+        return Ended(code, said[-LINES:])
+
+    def stop(self) -> None:
+        """Cancel what is submitted."""
+        for job in list(self.running):
+            job.cancel()

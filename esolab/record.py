@@ -1,0 +1,86 @@
+"""What result.json says of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from esolab import results
+from esolab.assembly import Assembly, Place, parameters
+from esolab.corpora.base import Splits
+from esolab.methods.base import Method
+from esolab.training import Trainer
+
+
+def record(run: Assembly, place: Place, scores: Any, before: Any, trunk: str | None, wall: float) -> dict[str, Any]:
+    """The contents of result.json (see design, section 5). `before` are scores before training, if any; `trunk` names
+    the shared epochs that the run went on from; `wall` are seconds of this process."""
+    config, method = run.config, run.method
+    return {
+        "schema": results.SCHEMA,
+        **{key: config["choices"][key] for key in ("method", "model", "data", "reward", "protocol")},
+        "experiment": results.experiment(config),
+        "seed": config["seed"],
+        "config_hash": place.hash,
+        "setting": _setting(config, place),
+        "but_for_seed": results.identity({**config, "seed": None}, place.fingerprints),
+        "scores": scores,
+        "before": before,
+        "train": {**_train_record(method, len(run.train), run.dropped, run.trainer), "shortened": run.cut},
+        "trunk": trunk,
+        "corpora": {name: _origin(run.splits[name]) for name in (config["choices"]["data"], *run.tests)},
+        "dropped_overlong_dev": run.dropped_dev,
+        "shortened_prompts": {name: test.shortened for name, test in run.tests.items()},
+        "parameters": parameters(method.policy),
+        "models": method.held(),
+        "timing": _timing(method, wall),
+        "peak_rss_bytes": results.peak_rss_bytes(),
+        "versions": results.versions(),
+        "git_commit": results.git_commit(),
+        "device": str(method.policy.device),
+        "threads": run.trainer.threads,
+    }
+
+
+def _setting(config: Mapping[str, Any], place: Place) -> str:
+    """The identity of a run but for its method: runs that share it can be compared as methods."""
+    rest = {k: v for k, v in config.items() if k not in ("method", "sampling", "reward", "protocol")}
+    rest["choices"] = {**config["choices"], "method": "", "reward": ""}
+    return results.identity(rest, place.fingerprints[:2])
+
+
+def _train_record(method: Method, examples: int, dropped: int, trainer: Trainer) -> dict[str, Any]:
+    """The part `train` of result.json. `final_reward` is the mean reward over the last epoch that sampled."""
+    last = method.rewards[max(method.rewards)] if method.rewards else []
+    return {
+        "epochs": -(-method.counts["steps"] // -(-examples // trainer.batch_size)),  # begun
+        "steps": method.counts["steps"],
+        "examples": examples,
+        "dropped_overlong": dropped,
+        "sampled_tokens": method.counts["sampled_tokens"],
+        "scored_tokens": method.counts["scored_tokens"],
+        "forward_tokens": method.counts["forward_tokens"],
+        "backward_tokens": method.counts["backward_tokens"],
+        "bad_rewards": method.counts["bad_rewards"],
+        "clipped_rewards": method.counts["clipped_rewards"],
+        "shortened_rewards": method.counts["shortened_rewards"],
+        "final_reward": sum(last) / len(last) if last else None,
+    }
+
+
+def _timing(method: Method, wall: float) -> dict[str, Any]:
+    """The part `timing` of result.json, in seconds: the wall time of the process that finished, and sums by phase over
+    all steps of the run, those before a resume included."""
+    return {
+        "wall_seconds": wall,
+        "step_seconds_median": median(method.step_seconds) if method.step_seconds else None,
+        "phases": {phase: method.spent.get(phase, 0.0) for phase in ("reference", "sample", "reward", "update")},
+    }
+
+
+def _origin(splits: Splits) -> dict[str, Any]:
+    """Where a corpus came from and how it was cut, for result.json."""
+    sizes = {"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)}
+    broken = sum(bool(example.broken) for example in splits.test)
+    return {"origin": splits.origin, "cut": splits.cut, "skipped": splits.skipped, **sizes, "broken": broken}

@@ -1,0 +1,97 @@
+"""Trunks: the SFT epochs that several runs begin with, trained once and kept.
+
+Runs that differ only in what comes after (the method, its lambda, the answers sampled, the reward) are the same up to
+there. A trunk is a run that has stopped at that point: a checkpoint, and the metrics so far. A run that finds its trunk
+goes on from it as it would from a checkpoint of its own, and ends byte for byte as if it had been trained alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from esolab import results
+from esolab.assembly import Place, assemble, locate
+from esolab.check import build
+from esolab.config import resolve
+from esolab.errors import BadInput
+from esolab.terminal import log, logged
+from esolab.training import fit
+
+AFTER = ("method", "reward", "sampling")  # groups that the shared epochs do not read
+PROTOCOL = ("lam", "active_epochs", "temperatures", "reward_threshold", "batch_reduction", "keep_eos")  # nor these
+
+
+def shared_epochs(config: Mapping[str, Any]) -> int:
+    """How many epochs a run begins with that are SFT whatever its method; 0 where there is nothing to share.
+
+    The last epoch is always the run's own, so that SFT shares the others' trunk. A run that `trainer.max_steps` cuts
+    short shares nothing.
+    """
+    make = build(config["method"])
+    if config["trainer"]["max_steps"] is not None or config["trainer"]["epochs"] < 2:
+        return 0
+    return int(config["trainer"]["epochs"]) - 1 if make.func.begins_as_sft(make.keywords) else 0
+
+
+def folder(config: Mapping[str, Any], place: Place) -> Path | None:
+    """Where the trunk of a run belongs, whether it is there or not; None for a run that shares nothing."""
+    if not shared_epochs(config):
+        return None
+    name = results.identity(_plain(config), place.fingerprints[:2])  # of the model and of the corpus
+    return Path(config["outputs"]) / "trunks" / name
+
+
+def find(config: Mapping[str, Any], place: Place) -> Path | None:
+    """The folder of the finished trunk of a run; None where there is none."""
+    found = folder(config, place)
+    return found if found is not None and (found / "trunk.json").exists() else None
+
+
+def train(config: Mapping[str, Any]) -> Path:
+    """Train the trunk of the run that a resolved configuration describes, unless it is there; its folder.
+
+    Raises:
+        BadInput: the run shares nothing, or its data, its model or the folder cannot be used.
+    """
+    plain = _plain(config)
+    place = locate(plain)
+    target = folder(config, place)
+    if target is None:
+        raise BadInput("--trunk: this run shares no epochs with others; give --resolved and its file")
+    with results.locked(target):
+        if not (target / "trunk.json").exists():
+            with logged(target / "run.log"):
+                _train(plain, place, target, shared_epochs(config))
+    return target
+
+
+def _train(config: dict[str, Any], place: Place, target: Path, epochs: int) -> None:
+    begun = time.perf_counter()
+    results.write_text(target / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    run = assemble(config, place)
+    fit(run.method, run.trainer, run.data, target, "trunk", run.dev_scores, until=epochs)
+    seconds = time.perf_counter() - begun
+    results.write_json(target / "trunk.json", {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": seconds})
+    log.info(f"trunk: {epochs} epochs finished in {seconds:.0f} s")
+
+
+def seconds(trunk: Path) -> float:
+    """What the process that finished a trunk took."""
+    return float(json.loads((trunk / "trunk.json").read_text(encoding="utf-8"))["wall_seconds"])
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the shared epochs: SFT's, where the run says what comes after them."""
+    sft = resolve(["method=sft"])
+    own = {**config, **{key: sft[key] for key in AFTER}, "corpora": {}, "logger": None}
+    own["choices"] = {**config["choices"], **{key: sft["choices"][key] for key in ("method", "reward")}}
+    own["protocol"] = {**config["protocol"], **{key: sft["protocol"][key] for key in PROTOCOL}}
+    own["choices"]["protocol"] = ""  # its values are told apart above
+    own["evaluation"] = {**config["evaluation"], "data": [config["choices"]["data"]], "before": False}
+    return own
