@@ -52,6 +52,19 @@ class Run:
         with whole(self.folder / "predictions.jsonl"):
             return {prompt: 100 * row[metric] for prompt, row in answers.items()}
 
+    def points(self, metric: str, known: dict[Prompt, Prompt]) -> dict[tuple[str, str], dict[Prompt, float]]:
+        """One metric of every answer, in points (x100), by corpus and decoding; the file is read once.
+
+        `known` collects the prompts, so that runs that share them hold them once."""
+        found: dict[tuple[str, str], dict[Prompt, float]] = {}
+        with whole(self.folder / "predictions.jsonl"):
+            for row in read_lines(self.folder / "predictions.jsonl"):
+                if row["decoding"] != "preference":
+                    prompt = (row["id"], row["prompt"], row["reference"])
+                    points = found.setdefault((row["data"], row["decoding"]), {})
+                    points[known.setdefault(prompt, prompt)] = 100 * row[metric]
+        return found
+
     def dev_loss(self) -> list[float]:
         """Nats per token on the dev references after each epoch."""
         with whole(self.folder / "metrics.csv"):
@@ -127,7 +140,8 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Judgement]]:
     Raises:
         BadInput: there is none, or one is damaged or of another schema.
     """
-    files = list(dict.fromkeys(file for folder in folders for where in WHERE for file in sorted(folder.glob(where))))
+    found = (file for folder in folders for where in WHERE for file in sorted(folder.glob(where)))
+    files = list({file.resolve(): file for file in found}.values())  # experiments may share a run by a link
     if not files:
         raise BadInput(f"report: no finished run or judgement (result.json) in {', '.join(map(str, folders))}")
     runs: list[Run] = []

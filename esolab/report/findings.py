@@ -1,0 +1,199 @@
+"""What the runs of an experiment say together: scores over seeds, comparisons, and both in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from esolab.report.contrasts import Contrast as Contrast
+from esolab.report.contrasts import base_of, contrasts, headline
+from esolab.report.folders import Judgement, Run, read, whole
+from esolab.report.sweeps import commands, missing
+from esolab.report.variants import Variant as Variant
+from esolab.report.variants import configuration, variants
+from esolab.stats import mean_and_deviation, sentence
+
+NAMES = {
+    "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "gleu": "GLEU", "gleu_char": "GLEU (characters)",
+    "length": "words", "distinct2": "distinct-2",
+}  # fmt: skip
+STARS = "* p < .05, ** p < .01, *** p < .001, after Holm's correction over all comparisons of the data set"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a variant's answers to a corpus score under one decoding.
+
+    `values` are by metric the mean over seeds and its standard deviation (None of one seed), as result.json has them:
+    ROUGE and GLEU in points (x100), length in words, distinct2 in [0, 1]. `prompts` are those of a run.
+    """
+
+    variant: Variant
+    data: str
+    decoding: str
+    prompts: int
+    seeds: int
+    values: dict[str, tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report says, before it is a page, a table or a figure.
+
+    `about` is the question of the experiment; `commands` made the runs; `scales` are those chosen; `missing` names what
+    is not there, with its state; `verdicts` are sentences, the most important first; `order` has by corpus the variants
+    from the highest score down, with which neighbours are distinguishable, in words; `facts` are versions, device,
+    threads, git commits, dates and seeds; `headline` is by corpus the decoding that the words are about.
+    """
+
+    experiment: str
+    about: str | None
+    commands: list[str]
+    scales: list[str]
+    variants: list[Variant]
+    scores: list[Score]
+    contrasts: list[Contrast]
+    missing: list[tuple[str, str]]
+    verdicts: list[str]
+    order: dict[str, str]
+    facts: dict[str, list[str]]
+    headline: dict[str, str] = field(default_factory=dict)
+    metric: str = "rougeL"
+    judgements: list[Judgement] = field(default_factory=list)
+
+    def score(self, variant: Variant, data: str, decoding: str) -> Score | None:
+        """The score of a variant on a corpus under a decoding, if it has one."""
+        return next((s for s in self.scores if (s.variant, s.data, s.decoding) == (variant, data, decoding)), None)
+
+    def against_base(self, variant: Variant, data: str, decoding: str) -> Contrast | None:
+        """The variant less its base under one decoding; None of the base itself."""
+        found = (c for c in self.contrasts if c.kind == "base" and c.a is variant)
+        return next((c for c in found if (c.data, c.decoding_a) == (data, decoding)), None)
+
+
+def findings(folders: Sequence[Path], metric: str = "rougeL") -> Findings:
+    """What the finished runs in these folders, or one level below, say together.
+
+    Raises:
+        BadInput: there is none, or one is damaged.
+    """
+    runs, judgements = read(folders)
+    found = variants(runs)
+    configs = [configuration(variant.runs[0]) for variant in found]
+    scores = list(_scores(found))
+    compared = contrasts([variant for variant in found if any(s.variant is variant for s in scores)], metric)
+    heads = {s.data: headline([t.decoding for t in scores if t.data == s.data]) for s in scores}
+    order = {data: _order(data, how, scores, compared, metric) for data, how in heads.items()}
+    abouts = [str(config["about"]) for config in configs if config.get("about")]
+    return Findings(
+        experiment=", ".join(dict.fromkeys(str(run.result.get("experiment", "single")) for run in runs)),
+        about=abouts[0] if abouts else None,
+        commands=commands(folders),
+        scales=_all(config.get("choices", {}).get("scale") for config in configs),
+        variants=found,
+        scores=scores,
+        contrasts=compared,
+        missing=missing(folders, found),
+        verdicts=list(_verdicts(heads, order, compared, metric)),
+        order=order,
+        facts=_facts(runs),
+        headline=heads,
+        metric=metric,
+        judgements=judgements,
+    )
+
+
+def _scores(found: Sequence[Variant]) -> Iterator[Score]:
+    for data in dict.fromkeys(data for v in found for run in v.runs for data in run.result["scores"]):
+        for variant in found:
+            for how in variant.decodings(data):
+                tables = [run.result["scores"].get(data, {}) for run in variant.runs]
+                rows = [table[how] for table in tables if how in table]
+                with whole(variant.runs[0].folder / "result.json"):
+                    keys = [key for key in NAMES if all(key in row for row in rows)]
+                    values = {key: mean_and_deviation([row[key] for row in rows]) for key in keys}
+                    yield Score(variant, data, how, min(row["n"] for row in rows), len(rows), values)
+
+
+def _verdicts(heads: dict[str, str], order: dict[str, str], compared: Sequence[Contrast], metric: str) -> Iterator[str]:
+    """Sentences: each variant against the base, the order, then what is left of it under other decodings."""
+    for data, how in heads.items():
+        own = [c for c in compared if c.data == data]
+        bases = [c for c in own if c.kind == "base" and c.decoding_a == how]
+        for c in sorted(bases, key=lambda c: -c.result.estimate):
+            yield f"{data}, {how}: {sentence(c.result, c.a.name, c.b.name, NAMES[metric])}"
+        if len(bases) > 1:
+            yield order[data]
+        yield from _control(data, [c for c in own if c.kind == "decoding"])
+        for c in own:
+            if c.kind == "best":
+                a, b = f"{c.a.name} at {c.decoding_a}", f"{c.b.name} at {c.decoding_b}"
+                said = sentence(c.result, a, b, NAMES[metric])
+                yield f"{data}, each at its best decoding, which was picked on the test: {said}"
+
+
+def _control(data: str, own: Sequence[Contrast]) -> Iterator[str]:
+    """Of each variant one sentence: its headline against what the base reaches by decoding alone."""
+    for a in dict.fromkeys(c.a for c in own):
+        parts = []
+        for c in (c for c in own if c.a is a):
+            side = "above" if c.result.estimate >= 0 else "below"
+            sure = "distinguishable" if c.result.distinguishable else "not distinguishable"
+            parts.append(f"{abs(c.result.estimate):.2f} points {side} {c.b.name} at {c.decoding_b} ({sure})")
+        first = next(c for c in own if c.a is a)
+        yield f"{data}, against decoding alone: {a.name} at {first.decoding_a} is {'; '.join(parts)}."
+
+
+def _order(data: str, how: str, scores: Sequence[Score], compared: Sequence[Contrast], metric: str) -> str:
+    """The variants from the highest mean down, those with other models or settings apart."""
+    there = [s for s in scores if (s.data, s.decoding) == (data, how) and metric in s.values]
+    groups: dict[int, list[Score]] = {}
+    for s in there:
+        base = base_of(s.variant, [t.variant for t in there]) or s.variant
+        groups.setdefault(id(base), []).append(s)
+    pairs = {
+        frozenset((c.a.name, c.b.name)): c for c in compared if (c.data, c.decoding_a, c.decoding_b) == (data, how, how)
+    }
+    lines = []
+    for group in groups.values():
+        ranked = sorted(group, key=lambda s: -s.values[metric][0])
+        words = [_placed(ranked[0], metric)]
+        for above, below in pairwise(ranked):
+            c = pairs.get(frozenset((above.variant.name, below.variant.name)))
+            how_sure = "not compared with" if c is None else "not distinguishable from"
+            sure = "distinguishably above" if c is not None and c.result.distinguishable else how_sure
+            words.append(f"{sure} {_placed(below, metric)}")
+        lines.append(", ".join(words))
+    return f"{data}, {how}, from the highest {NAMES[metric]} down: {'; '.join(lines)}."
+
+
+def _placed(score: Score, metric: str) -> str:
+    return f"{score.variant.name} ({score.values[metric][0]:.2f})"
+
+
+def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Where the runs come from: of each fact all values that they have."""
+    results = [run.result for run in runs]
+    libraries = dict.fromkeys(name for result in results for name in result.get("versions", {}))
+    days = sorted(_day(run.folder / "result.json") for run in runs)
+    facts = {
+        "seeds": _all(sorted({result["seed"] for result in results})),
+        "dates": list(dict.fromkeys((days[0], days[-1]))) if days else [],
+        "device": _all(result.get("device") for result in results),
+        "threads": _all(result.get("threads") for result in results),
+        "git_commit": _all(result.get("git_commit") for result in results),
+        **{name: _all(result.get("versions", {}).get(name) for result in results) for name in libraries},
+    }
+    return {name: values for name, values in facts.items() if values}
+
+
+def _day(file: Path) -> str:
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC).strftime("%Y-%m-%d")
+
+
+def _all(values: Any) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value is not None))

@@ -1,0 +1,141 @@
+"""What a table has as its rows: runs that differ in nothing but their seed, named by what tells them apart."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from esolab.report.folders import Run, answered, whole
+
+ORDER = ("sft", "unlike", "drl", "rrhf", "eso")  # the rows of the paper's tables; other methods come after
+CHOICES = ("model", "data", "reward", "protocol")  # what a variant is named by where it differs, before single values
+PLACES = ("seed", "choices", "outputs", "slug", "logger", "rerun", "scale", "stages", "about", "corpora", "data_root")
+NEAREST = ("method", "sampling", "sft", "optimizer", "trainer", "reward", "model", "data", "evaluation", "protocol")
+Leaves = dict[str, Any]  # the values of a configuration by their dotted keys
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
+
+
+@dataclass(frozen=True, eq=False)  # one variant is only itself: its runs hold dictionaries
+class Variant:
+    """Runs that differ in nothing but their seed, in the order of their seeds.
+
+    `name` is the method and the values that no other variant of the method has, as "ESO lam=0.5".
+    """
+
+    name: str
+    method: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs, one each."""
+        return [run.result["seed"] for run in self.runs]
+
+    def decodings(self, data: str) -> list[str]:
+        """The decodings under which any of its runs answered a corpus."""
+        return list(dict.fromkeys(how for run in self.runs for how in answered(run.result["scores"], data)))
+
+
+def variants(runs: Sequence[Run]) -> list[Variant]:
+    """The runs by variant, methods in the paper's order and values from low to high.
+
+    A run that is there twice, as one that two experiments share, counts once.
+    """
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        same = run.result.get("but_for_seed", str(run.folder))
+        groups.setdefault(same, {}).setdefault(run.result["seed"], run)
+    found = [[group[seed] for seed in sorted(group)] for group in groups.values()]
+    leaves = [_leaves(group[0]) for group in found]
+    parts = [_parts(i, found, leaves) for i in range(len(found))]
+    names = [
+        " ".join([group[0].result["method"].upper(), *own.values()]) for group, own in zip(found, parts, strict=True)
+    ]
+    alike = Counter(names)
+    made = []
+    for group, name, own in zip(found, names, parts, strict=True):
+        method, code = group[0].result["method"], group[0].folder.name.rpartition("-")[2]
+        unique = name if alike[name] == 1 else f"{name} {code}"
+        made.append((_rank(method), [_size(value) for value in own.values()], Variant(unique, method, tuple(group))))
+    return [variant for *_, variant in sorted(made, key=lambda item: item[:2])]
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """What its config.yaml holds; empty where a folder has none."""
+    file = run.folder / "config.yaml"
+    with whole(file):
+        return dict(yaml.load(file.read_text(encoding="utf-8"), LOADER)) if file.is_file() else {}
+
+
+def _leaves(run: Run) -> Leaves:
+    """The values that a run can differ in; of a folder without config.yaml the overrides in its name."""
+    config = configuration(run)
+    if not config:
+        return {key: value for key, _, value in (w.partition("=") for w in run.words) if key not in ("seed", "method")}
+    kept = {key: value for key, value in config.items() if key not in PLACES and value is not None}
+    return {key: value for key, value in flat(kept) if not key.endswith(("_target_", "_partial_", ".root"))}
+
+
+def flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested mapping with their dotted keys; a list is one value."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _parts(i: int, groups: Sequence[Sequence[Run]], leaves: Sequence[Leaves]) -> dict[str, str]:
+    """What follows the method in the name of a variant, by key: the choices that differ among the variants of the
+    method, then the values that differ among those with the same choices."""
+    own = groups[i][0].result
+    alike = [j for j, group in enumerate(groups) if group[0].result["method"] == own["method"]]
+    choices = [c for c in CHOICES if len({str(groups[j][0].result.get(c)) for j in alike}) > 1]
+    named = {choice: str(own.get(choice)) for choice in choices}
+    alike = [j for j in alike if all(groups[j][0].result.get(c) == own.get(c) for c in choices)]
+    keys = _telling([leaves[j] for j in alike])
+    short = Counter(key.rpartition(".")[2] for key in keys)
+    for key in keys:
+        if key in leaves[i]:
+            end = key.rpartition(".")[2]
+            named[key] = f"{end if short[end] == 1 else key}={_said(leaves[i][key])}"
+    return named
+
+
+def _telling(leaves: Sequence[Leaves]) -> list[str]:
+    """The keys whose values differ, the nearest to the method first; one whose values are another's is left out, as
+    protocol.lam beside method.lam."""
+    keys = list(dict.fromkeys(key for own in leaves for key in own))
+    keys.sort(key=lambda key: NEAREST.index(top) if (top := key.partition(".")[0]) in NEAREST else len(NEAREST))
+    kept: dict[str, str] = {}
+    for key in keys:
+        values = [json.dumps(own.get(key), sort_keys=True) for own in leaves]
+        if len(set(values)) > 1 and (said := " ".join(values)) not in kept:
+            kept[said] = key
+    return list(kept.values())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_said, value))}]"
+    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+
+
+def _rank(method: str) -> tuple[int, str]:
+    return (ORDER.index(method), "") if method in ORDER else (len(ORDER), method)
+
+
+def _size(part: str) -> tuple[float, str]:
+    """Sorts "k=10" after "k=8"."""
+    try:
+        return float(part.rpartition("=")[2]), part
+    except ValueError:
+        return float("inf"), part
