@@ -82,6 +82,8 @@ def findings(folders: Sequence[Path], metric: str = "rougeL") -> Findings:
         BadInput: there is none, or one is damaged.
     """
     runs, judgements = read(folders)
+    above = [folder for folder in folders if not (folder / "result.json").exists()]
+    experiments = dict.fromkeys(str(run.result.get("experiment", "single")) for run in runs)
     found = variants(runs)
     configs = [configuration(variant.runs[0]) for variant in found]
     scores = list(_scores(found))
@@ -90,7 +92,7 @@ def findings(folders: Sequence[Path], metric: str = "rougeL") -> Findings:
     order = {data: _order(data, how, scores, compared, metric) for data, how in heads.items()}
     abouts = [str(config["about"]) for config in configs if config.get("about")]
     return Findings(
-        experiment=", ".join(dict.fromkeys(str(run.result.get("experiment", "single")) for run in runs)),
+        experiment=above[0].resolve().name if len(folders) == len(above) == 1 else ", ".join(experiments),
         about=abouts[0] if abouts else None,
         commands=commands(folders),
         scales=_all(config.get("choices", {}).get("scale") for config in configs),
@@ -151,28 +153,23 @@ def _control(data: str, own: Sequence[Contrast]) -> Iterator[str]:
 def _order(data: str, how: str, scores: Sequence[Score], compared: Sequence[Contrast], metric: str) -> str:
     """The variants from the highest mean down, those with other models or settings apart."""
     there = [s for s in scores if (s.data, s.decoding) == (data, how) and metric in s.values]
-    groups: dict[int, list[Score]] = {}
+    groups: dict[Variant, list[Score]] = {}
     for s in there:
-        base = base_of(s.variant, [t.variant for t in there]) or s.variant
-        groups.setdefault(id(base), []).append(s)
-    pairs = {
-        frozenset((c.a.name, c.b.name)): c for c in compared if (c.data, c.decoding_a, c.decoding_b) == (data, how, how)
-    }
+        groups.setdefault(base_of(s.variant, [t.variant for t in there]) or s.variant, []).append(s)
+    own = [c for c in compared if (c.data, c.decoding_a, c.decoding_b) == (data, how, how)]
+    sure = {frozenset((c.a, c.b)) for c in own if c.result.distinguishable}
     lines = []
     for group in groups.values():
         ranked = sorted(group, key=lambda s: -s.values[metric][0])
-        words = [_placed(ranked[0], metric)]
-        for above, below in pairwise(ranked):
-            c = pairs.get(frozenset((above.variant.name, below.variant.name)))
-            how_sure = "not compared with" if c is None else "not distinguishable from"
-            sure = "distinguishably above" if c is not None and c.result.distinguishable else how_sure
-            words.append(f"{sure} {_placed(below, metric)}")
-        lines.append(", ".join(words))
+        pairs = [(above.variant, below.variant) for above, below in pairwise(ranked)]
+        alike = [f"{a.name} and {b.name}" for a, b in pairs if frozenset((a, b)) not in sure]
+        said = f"not distinguishable: {', '.join(alike)}" if alike else "all distinguishable"
+        lines.append(", ".join(_placed(s, metric) for s in ranked) + (f" (of neighbours, {said})" if pairs else ""))
     return f"{data}, {how}, from the highest {NAMES[metric]} down: {'; '.join(lines)}."
 
 
 def _placed(score: Score, metric: str) -> str:
-    return f"{score.variant.name} ({score.values[metric][0]:.2f})"
+    return f"{score.variant.name} {score.values[metric][0]:.2f}"
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from esolab.errors import BadInput
@@ -69,6 +69,15 @@ class Run:
         """Nats per token on the dev references after each epoch."""
         with whole(self.folder / "metrics.csv"):
             return [float(row["dev/loss"]) for row in self._metrics() if row.get("dev/loss")]
+
+    def step_seconds(self) -> dict[str, float]:
+        """Median seconds by phase over the steps that sampled, over all steps where none did."""
+        with whole(self.folder / "metrics.csv"):
+            timed = [row for row in self._metrics() if row.get("seconds/update")]
+            steps = [row for row in timed if row.get("seconds/sample")] or timed
+            phases = [head for head in (steps[0] if steps else ()) if head.startswith("seconds/")]
+            columns = {phase: [float(row[phase]) for row in steps if row[phase]] for phase in phases}
+            return {phase.removeprefix("seconds/"): median(column) for phase, column in columns.items() if column}
 
     def reward_parts(self) -> dict[str, float]:
         """The mean of each part of a composite reward over the steps of the last epoch that sampled, empty if none."""

@@ -48,6 +48,13 @@ def _table(data: str, runs: Sequence[Run], names: dict[Path, str]) -> Table | No
     return table
 
 
+def preferences(runs: Sequence[Run], names: dict[Path, str]) -> Iterator[Table]:
+    """For each data set how well reward models tell its test pairs apart, where there are such models."""
+    for data in dict.fromkeys(d for run in runs for d in run.result["scores"]):
+        if (table := _preferences(data, runs, names)) is not None:
+            yield table
+
+
 def _preferences(data: str, runs: Sequence[Run], names: dict[Path, str]) -> Table | None:
     """How well reward models tell the test pairs apart."""
     found = {run.folder: run.result["scores"].get(data, {}).get("preference") for run in runs}

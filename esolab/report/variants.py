@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from esolab.report.folders import Run, answered, whole
 
@@ -25,12 +25,14 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast wher
 class Variant:
     """Runs that differ in nothing but their seed, in the order of their seeds.
 
-    `name` is the method and the values that no other variant of the method has, as "ESO lam=0.5".
+    `name` is the method and the values that no other variant of the method has, as "ESO lam=0.5"; `settings` are these
+    values as words, by their keys: {"method.lam": "lam=0.5"}.
     """
 
     name: str
     method: str
     runs: tuple[Run, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -62,13 +64,20 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
     for group, name, own in zip(found, names, parts, strict=True):
         method, code = group[0].result["method"], group[0].folder.name.rpartition("-")[2]
         unique = name if alike[name] == 1 else f"{name} {code}"
-        made.append((_rank(method), [_size(value) for value in own.values()], Variant(unique, method, tuple(group))))
+        made.append(
+            (_rank(method), [_size(value) for value in own.values()], Variant(unique, method, tuple(group), own))
+        )
     return [variant for *_, variant in sorted(made, key=lambda item: item[:2])]
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """What its config.yaml holds; empty where a folder has none."""
-    file = run.folder / "config.yaml"
+    """What its config.yaml holds; empty where its folder has none."""
+    return load(run.folder)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The configuration in the folder of a run; empty where there is none."""
+    file = folder / "config.yaml"
     with whole(file):
         return dict(yaml.load(file.read_text(encoding="utf-8"), LOADER)) if file.is_file() else {}
 
