@@ -75,7 +75,7 @@ def _ranks(cases: Cases, sides: Sequence[Side], judge: str, rewards: Numbers) ->
         folders = ", ".join(str(side.run.folder) for side in sides)
         raise BadInput(f"report: no prompt was answered by all of {folders}; name runs with the same data, max_prompt")
     if cases.by == "random":
-        return f"random with seed {cases.seed}", {prompt: _drawn(cases.seed, prompt) for prompt in prompts}
+        return f"random with seed {cases.seed}", {prompt: drawn(cases.seed, prompt) for prompt in prompts}
     if cases.by == "disagreement":
         rule = "the largest spread of ROUGE-L, the highest less the lowest of the answers', in points"
         return rule, {prompt: _spread([side.rouge[prompt] for side in sides]) for prompt in prompts}
@@ -120,7 +120,7 @@ def _side(run: Run, data: str, decoding: str) -> Side:
     return Side(run, texts, run.scores(data, decoding, "rougeL"))
 
 
-def _drawn(seed: int, prompt: Prompt) -> float:
+def drawn(seed: int, prompt: Prompt) -> float:
     """Counted, not drawn: it depends neither on the other prompts nor on how many there are."""
     return int.from_bytes(hashlib.sha256(f"case {seed} {prompt[0]}".encode()).digest()[:6]) / 2**48
 

@@ -1,0 +1,98 @@
+"""Figures as files for papers and slides: PDF, SVG and PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+
+from esolab.report.figures import Figure, Series, figures
+from esolab.report.findings import Findings
+from esolab.report.styles import Style, styles
+
+INCHES = (5.6, 3.6)
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X",
+           "triangle-down": "v", "star": "*"}  # fmt: skip
+DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+LOOKS: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "pdf.fonttype": 42,  # text that can be selected, as journals ask
+    "svg.hashsalt": "esolab",  # else names in the file change from run to run
+}
+UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+
+
+def write_figures(findings: Findings, folder: Path) -> list[Path]:
+    """Draw the figures of these findings into `folder`/figures, each as PDF, SVG and PNG; the files.
+
+    The same findings give the same bytes.
+    """
+    place, looks = folder / "figures", styles(findings.variants)
+    place.mkdir(parents=True, exist_ok=True)
+    written = []
+    with rc_context(LOOKS):
+        for figure in figures(findings):
+            drawing = draw(figure, looks)
+            for kind, metadata in UNDATED.items():
+                written.append(place / f"{figure.name}.{kind}")
+                drawing.savefig(written[-1], metadata=metadata, dpi=200)
+    return written
+
+
+def draw(figure: Figure, looks: dict[str, Style]) -> Drawing:
+    """A figure with its title, its axes and its legend, in a Matplotlib drawing that no window holds."""
+    drawing = Drawing(figsize=INCHES, layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.add_subplot()
+    shown = [series for series in figure.series if series.y]
+    for place, series in enumerate(shown):
+        _series(axes, figure, series, looks[series.variant], (place + 0.5) / len(shown) - 0.5)
+    if figure.kind == "groups":
+        names = _names(figure)
+        axes.set_xticks(range(len(names)), names)
+    if figure.log_x:
+        axes.set_xscale("log")
+    axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
+    handles, names = axes.get_legend_handles_labels()
+    drawing.legend(
+        handles, names, loc="outside lower left", ncols=min(4, max(1, 70 // max(map(len, names), default=1)))
+    )
+    return drawing
+
+
+def _names(figure: Figure) -> list[str]:
+    return list(dict.fromkeys(x for series in figure.series for x in series.x))
+
+
+def _series(axes: Axes, figure: Figure, series: Series, style: Style, offset: float) -> None:
+    look: dict[str, Any] = {"color": style.colour, "label": series.name}
+    if figure.kind == "lines":
+        few = len(series.y) <= 20
+        axes.plot(series.x, series.y, DASHES[style.dash], marker=MARKERS[style.marker] if few else "", **look)
+        if series.low:
+            axes.fill_between(series.x, series.low, series.high, color=style.colour, alpha=0.15, linewidth=0)
+        return
+    names = _names(figure)
+    x = [names.index(x) + 0.6 * offset for x in series.x] if figure.kind == "groups" else series.x
+    axes.errorbar(x, series.y, _spread(series), fmt=MARKERS[style.marker], capsize=2, **look)
+
+
+def _spread(series: Series) -> list[list[float]] | None:
+    """How far below and above its points a series reaches."""
+    if not any(low < high for low, high in zip(series.low, series.high, strict=True)):
+        return None
+    below = [y - low for y, low in zip(series.y, series.low, strict=True)]
+    return [below, [high - y for high, y in zip(series.high, series.y, strict=True)]]
