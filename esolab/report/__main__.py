@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NoReturn, get_args
 
 from esolab.errors import BadInput
 from esolab.report import plain, show
 from esolab.report.cases import By, Cases, show_cases
+from esolab.report.findings import findings
 from esolab.report.folders import read
+from esolab.report.writing import write
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +32,13 @@ def parser() -> Parser:
     )
     made.add_argument(
         "folders", metavar="FOLDER", nargs="+", type=Path, help="of runs, or above, as outputs/quickstart"
+    )
+    made.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="where report.html, report.md, tables/ and figures/ go: into FOLDER itself, if it is one and holds runs; "
+        "with several, or a single run's, nothing is written without it",
     )
     cases = made.add_argument_group("case studies", "the same prompts' answers, in place of the tables")
     cases.add_argument("--cases", metavar="N", type=int, help="so many prompts")
@@ -48,7 +59,7 @@ def main(arguments: list[str]) -> int:
     try:
         asked = parser().parse_args(arguments)
         if (cases := _cases(asked)) is None:
-            show(asked.folders)
+            _report(asked.folders, asked.out)
         else:
             show_cases(*read(asked.folders), cases, plain())
     except BadInput as error:
@@ -59,12 +70,27 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _report(folders: Sequence[Path], out: Path | None) -> None:
+    """Print the tables, and write the files where they belong; nothing is printed where they cannot be written."""
+    folders = list(dict.fromkeys(folders))
+    found = findings(folders)
+    if out is None and len(folders) == 1 and not (folders[0] / "result.json").exists():
+        out = folders[0]
+    written = write(found, out) if out is not None else []
+    show(folders, found=found)
+    for place, paths in groupby(written, key=lambda path: path.parent):
+        names = [path.name for path in paths]
+        print(f"written in {place}: {', '.join(names)}")
+
+
 def _cases(asked: argparse.Namespace) -> Cases | None:
     given = {key: value for key in ("by", "seed", "data", "decoding") if (value := getattr(asked, key)) is not None}
     if asked.cases is None:
         if given:
             raise BadInput(f"report: --{next(iter(given))} goes with --cases N; give that, too, or leave it out")
         return None
+    if asked.out is not None:
+        raise BadInput(f"report: --out {asked.out} goes without --cases, which only prints; leave one of them out")
     if asked.cases < 1:
         raise BadInput(f"report: --cases {asked.cases}: nothing to show; give a number of prompts, as --cases 4")
     if "seed" in given and asked.by != "random":

@@ -10,7 +10,7 @@ from esolab.report.contrasts import Contrast
 from esolab.report.findings import NAMES, Findings, Score
 from esolab.report.paper import beside
 
-TESTED = ("less base", "95% interval", "p (Holm)", "d")
+TESTED = ("95% interval", "p (Holm)", "d")
 
 
 def score_tables(found: Findings) -> Iterator[Table]:
@@ -24,7 +24,10 @@ def score_tables(found: Findings) -> Iterator[Table]:
 
 def _scores(found: Findings, data: str, how: str, scores: list[Score]) -> Table:
     metrics = [metric for metric in NAMES if any(metric in s.values for s in scores)]
-    tested = [f"{NAMES[found.metric]} {TESTED[0]}", *TESTED[1:]]
+    own = [c for s in scores if (c := found.against_base(s.variant, data, how)) is not None]
+    bases = {c.b.name for c in own}
+    less = f"{NAMES[found.metric]} less {bases.pop() if len(bases) == 1 else 'its base'}"
+    tested = [less, *TESTED] if own else []
     sizes = sorted({s.prompts for s in scores})
     prompts = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     table = Table(title=f"{data}, {how}, {prompts} test prompts: mean ± sd over seeds", title_justify="left")
@@ -33,7 +36,8 @@ def _scores(found: Findings, data: str, how: str, scores: list[Score]) -> Table:
         table.add_column(head, justify="right")
     for s in scores:
         cells = [spread(s, metric) for metric in metrics]
-        table.add_row(s.variant.name, f"{s.seeds}", *cells, *_tested(found.against_base(s.variant, data, how)))
+        test = _tested(found.against_base(s.variant, data, how))
+        table.add_row(s.variant.name, f"{s.seeds}", *cells, *(test if own else ()))
     return table
 
 
@@ -77,7 +81,7 @@ def _contrasts(title: str, own: list[Contrast]) -> Table:
     table = Table(title=title, title_justify="left")
     for head in ("variant", "less"):
         table.add_column(head)
-    for head in (f"{NAMES[own[0].metric]}", *TESTED[1:]):
+    for head in (f"{NAMES[own[0].metric]}", *TESTED):
         table.add_column(head, justify="right")
     for c in own:
         best = " (best)" if c.kind == "best" else ""

@@ -20,9 +20,9 @@ from esolab.report.wins import win_rates
 from esolab.results import write_text
 
 INTERVALS = (
-    "An interval is a 95% BCa bootstrap over seeds and prompts, p a sign-flip test over prompts, d Cohen's for pairs of "
-    "answers to the same prompt. Two variants are distinguishable where p after Holm's correction is below .05 and the "
-    f"interval leaves out 0; stars say so: {STARS}. With one seed nothing is said about other seeds."
+    "An interval is a 95% BCa bootstrap over seeds and prompts, p a sign-flip test over prompts, d Cohen's of paired "
+    "answers. Two variants are distinguishable where p after Holm's correction is below .05 and the interval leaves "
+    f"out 0; stars say so: {STARS}. With one seed nothing is said about other seeds."
 )
 
 
@@ -41,7 +41,7 @@ def _lines(found: Findings) -> Iterator[str]:
     yield from ("", "## Verdict", "", *(f"- {inline(line)}" for line in found.verdicts or ["Nothing to compare."]))
     if found.missing:
         yield from ("", "## What is missing", "", *(f"- {inline(name)}: {inline(why)}" for name, why in found.missing))
-    yield from _section("Scores", score_tables(found), INTERVALS)
+    yield from _section("Scores", score_tables(found), inline(INTERVALS))
     yield from _section("Decoding alone", control_tables(found))
     yield from _section("All pairs", pair_tables(found))
     beside = paper_table(found)
@@ -50,8 +50,11 @@ def _lines(found: Findings) -> Iterator[str]:
     cost = costs(found.variants)
     yield from _section("Cost", [cost] if cost else [])
     yield from ("", "## How it was made", "")
-    yield from (f"    {escaped(command)}" for command in found.commands)
-    yield from ("", *(f"- {name}: {inline(', '.join(values))}" for name, values in found.facts.items()))
+    if found.commands:
+        yield from (*(f"    {escaped(command)}" for command in found.commands), "")
+    else:
+        yield from ("No sweep.json names the command; config.yaml in the folder of each run is what it did.", "")
+    yield from (f"- {name}: {inline(', '.join(values))}" for name, values in found.facts.items())
 
 
 def _others(found: Findings) -> Iterator[str]:
