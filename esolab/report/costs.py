@@ -40,7 +40,7 @@ def cost(variant: Variant) -> dict[str, float]:
             if "timing" not in run.result:
                 continue
             steps, train = run.step_seconds(), run.result["train"]
-            values = {head: steps[head] for head in ("sample", "reward", "update") if head in steps}
+            values: dict[str, float] = {head: steps[head] for head in ("sample", "reward", "update") if head in steps}
             values |= {"step": sum(steps.values())} if steps else {}
             values |= {head: train[f"{head}_tokens"] for head in ("sampled", "forward", "backward")}
             values |= {"peak": run.result["peak_rss_bytes"] / 1e6, "wall": run.result["timing"]["wall_seconds"] / 60}
