@@ -57,8 +57,8 @@ def test_holm_refuses_what_is_no_list_of_p_values(p):
     ],
 )
 def test_sign_flips_by_hand(row, p):
-    """The last, a sum of 0.6: 0.1, 0.2, 0.3 sum to at most 0.6 either way, the two of 0.6 to 1.2, 0, 0, -1.2: with 1.2 or
-    -1.2 all 8 are as far from 0, with 0 only +++ and ---; 8 + 2 + 2 + 8."""
+    """The last, a sum of 0.6: 0.1, 0.2, 0.3 sum to at most 0.6 either way, the two of 0.6 to 1.2, 0, 0, -1.2: with 1.2
+    or -1.2 all 8 are as far from 0, with 0 only +++ and ---; 8 + 2 + 2 + 8."""
     assert sign_flip(np.array([row])) == pytest.approx([p], abs=1e-15)
 
 
