@@ -7,14 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from esolab.report.folders import Run, whole
 
+DRAWN = ("dev/", "reward/", "length/mean", "entropy")  # how the columns begin; the others are not worth their parsing
 POINTS = 150  # of a curve over steps that are drawn, each the mean of a stretch
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One number of a run: the optimizer step and the epoch (from 0) that it was measured in, and its value."""
 
     step: int
@@ -33,7 +34,7 @@ class Curve:
 
 
 def measured(run: Run) -> dict[str, list[Point]]:
-    """The finite numbers of metrics.csv by column, in the order of their steps.
+    """The finite numbers of the columns of metrics.csv that are drawn, in the order of their steps.
 
     Raises:
         BadInput: the file is missing or damaged.
@@ -42,16 +43,15 @@ def measured(run: Run) -> dict[str, list[Point]]:
     with whole(path), path.open(newline="") as file:
         rows = csv.reader(file)
         heads = next(rows, [])
-        found: dict[str, list[Point]] = {head: [] for head in heads}
-        step, epoch = (heads.index(name) if name in heads else None for name in ("step", "epoch"))
-        if step is None or epoch is None:
-            return {}
+        step, epoch = heads.index("step"), heads.index("epoch")
+        found: dict[int, list[Point]] = {i: [] for i, head in enumerate(heads) if head.startswith(DRAWN)}
         for row in rows:
-            at, during = int(row[step]), int(float(row[epoch]))
-            for head, cell in zip(heads, row, strict=False):
-                if cell and math.isfinite(value := float(cell)):
-                    found[head].append(Point(at, during, value))
-    return {head: points for head, points in found.items() if points}
+            if row[step] and row[epoch]:
+                at, during = int(row[step]), int(float(row[epoch]))
+                for i, points in found.items():
+                    if row[i] and math.isfinite(value := float(row[i])):
+                        points.append(Point(at, during, value))
+    return {heads[i]: points for i, points in found.items() if points}
 
 
 def over_seeds(seeds: Sequence[dict[float, float]]) -> Curve:

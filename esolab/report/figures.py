@@ -26,14 +26,15 @@ from esolab.report.findings import NAMES, Findings, Score, Variant
 from esolab.report.variants import configuration, flat
 
 SPREAD = "Means over seeds; bars and bands are one standard deviation to either side."
+FEW = 12  # points of a line that are marked one by one
 
 
 @dataclass(frozen=True)
 class Series:
     """What is drawn in one colour: `y` at each `x`, which is a number or the name of a group, and what lies around it.
 
-    `variant` is the name of the one whose looks it has. `low` and `high` are `y` where one seed has no spread, and empty
-    where none is drawn; `labels` say more of a point.
+    `variant` is the name of the one whose looks it has. `low` and `high` are `y` where one seed has no spread and
+    empty where none is drawn; `labels` say more of a point.
     """
 
     name: str
@@ -68,6 +69,19 @@ def figures(findings: Findings) -> list[Figure]:
     read = {variant.name: [measured(run) for run in variant.runs] for variant in findings.variants}
     made = [*_scores(findings), *_training(findings, read), *_sweeps(findings), *_costs(findings)]
     return [figure for figure in made if any(len(series.y) for series in figure.series)]
+
+
+def ticks(figure: Figure) -> list[float]:
+    """Where the x axis is marked: at the numbers that were measured, where they are few; empty for marks at will."""
+    found = sorted({x for series in figure.series for x in series.x}) if figure.kind == "lines" else []
+    return found if len(found) <= FEW else []
+
+
+def reach(figure: Figure) -> list[float]:
+    """The lowest and the highest that is drawn, with some air."""
+    found = [value for series in figure.series for value in (*series.y, *series.low, *series.high)]
+    air = 0.08 * (max(found) - min(found)) or 1.0
+    return [min(found) - air, max(found) + air]
 
 
 def datasets(findings: Findings) -> list[str]:
@@ -189,7 +203,7 @@ def _costs(findings: Findings) -> Iterator[Figure]:
                 for s in rows
                 if (cost := of(s.variant)) is not None
             ]
-            title = f"Score on {data} against {name}"
+            title = f"Score on {data} by cost in {name}"
             note = f"Answers at {how}; {SPREAD[0].lower()}{SPREAD[1:]}"
             yield Figure(f"cost-{name}-{data}", title, label, _axis(findings), "points", series, note)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from esolab.report.figures import Figure, Series
+from esolab.report.figures import FEW, Figure, Series, reach, ticks
 from esolab.report.styles import Style
 
 
@@ -24,6 +24,7 @@ def plot(figure: Figure, styles: dict[str, Style]) -> dict[str, Any]:
 
 
 def _layout(figure: Figure) -> dict[str, Any]:
+    """Axes and legend; the range of groups is given, as Plotly begins theirs at 0."""
     axis = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
     return {
         "template": "none",
@@ -36,13 +37,17 @@ def _layout(figure: Figure) -> dict[str, Any]:
             "title": {"text": figure.x_label, "standoff": 8},
             "type": "category" if figure.kind == "groups" else "log" if figure.log_x else "linear",
             "showgrid": False,
+            **({"tickvals": at} if (at := ticks(figure)) else {}),
         },
-        "yaxis": {**axis, "title": {"text": figure.y_label, "standoff": 8}},
+        "yaxis": {
+            **axis,
+            "range": reach(figure) if figure.kind == "groups" else None,
+            "title": {"text": figure.y_label, "standoff": 8},
+        },
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "showlegend": True,
         "hovermode": "x unified" if figure.kind == "lines" else "closest",
-        "scattermode": "group",
-        "scattergap": 0.5,
+        **({"scattermode": "group", "scattergap": 0.5} if figure.kind == "groups" else {}),
     }
 
 
@@ -51,7 +56,7 @@ def _trace(figure: Figure, series: Series, style: Style) -> go.Scatter:
     if figure.kind != "lines" and series.low:
         up = [high - y for high, y in zip(series.high, series.y, strict=True)]
         around = {"error_y": {"type": "data", "array": up, "thickness": 1.5, "width": 4}}
-    few = len(series.y) <= 20
+    few = len(series.y) <= FEW
     return go.Scatter(
         name=series.name,
         x=series.x,

@@ -42,24 +42,23 @@ class Table:
 
 
 def score_table(findings: Findings, data: str) -> Table:
-    """The headline: all metrics of each variant, and how far it is from its base."""
+    """The headline: all metrics of each variant, and after the one that is compared how far it is from its base."""
     how = findings.headline[data]
     rows = [s for s in findings.scores if (s.data, s.decoding) == (data, how)]
     keys = [key for key in SHOWN if any(key in s.values for s in rows)]
     best = {key: max(s.values[key][0] for s in rows if key in s.values) for key in keys if key in RANKED}
-    compared = any(findings.against_base(s.variant, data, how) for s in rows)
-    heads = [
-        "seeds",
-        *(NAMES[key] for key in keys),
-        *(["against base", "95% interval", "p (Holm)"] if compared else []),
-    ]
-    body = []
-    for s in rows:
-        cells = [Cell(f"{s.seeds}"), *(_score(s, key, best.get(key)) for key in keys)]
-        gap = _gap(findings.against_base(s.variant, data, how)) if compared else []
-        body.append((s.variant.name, [*cells, *gap]))
-    prompts = " to ".join(f"{n:,}" for n in dict.fromkeys((min(s.prompts for s in rows), max(s.prompts for s in rows))))
-    return Table(f"{data}, {prompts} test prompts, decoding {how}", heads, body)
+    compared = {s.variant.name: findings.against_base(s.variant, data, how) for s in rows}
+    heads, body = ["seeds"], [(s.variant.name, [Cell(f"{s.seeds}")]) for s in rows]
+    for key in keys:
+        heads.append(NAMES[key])
+        for s, (_, cells) in zip(rows, body, strict=True):
+            cells.append(_score(s, key, best.get(key)))
+        if key == findings.metric and any(compared.values()):
+            heads.append("against base, 95% interval")
+            for name, cells in body:
+                cells.append(_gap(compared[name]))
+    sizes = dict.fromkeys(f"{n:,}" for n in (min(s.prompts for s in rows), max(s.prompts for s in rows)))
+    return Table(f"{data}, {' to '.join(sizes)} test prompts, decoding {how}", heads, body)
 
 
 def decoding_table(findings: Findings, data: str) -> Table | None:
@@ -88,7 +87,16 @@ def contrast_table(findings: Findings, data: str) -> Table | None:
     own = [c for c in findings.contrasts if c.data == data]
     if not own:
         return None
-    heads = ["difference", "95% interval", "p", "p (Holm)", "effect d", "seeds", "seeds above", "prompts"]
+    heads = [
+        "difference, 95% interval",
+        "p",
+        "p (Holm)",
+        "effect d",
+        "seeds",
+        "seeds above",
+        "prompts",
+        "distinguishable",
+    ]
     rows = [(f"{_side(c.a.name, c.decoding_a)} less {_side(c.b.name, c.decoding_b)}", _contrast(c)) for c in own]
     return Table(f"{data}: all {len(own)} comparisons", heads, rows)
 
@@ -113,22 +121,19 @@ def _score(score: Score, key: str, best: float | None, contrast: Contrast | None
     return Cell(f"{mean:.2f}", "" if sd is None else f"± {sd:.2f}", stars, best is not None and mean == best)
 
 
-def _gap(contrast: Contrast | None) -> list[Cell]:
+def _gap(contrast: Contrast | None) -> Cell:
     if contrast is None:
-        return [Cell("")] * 3
-    r, unsure = contrast.result, not contrast.result.distinguishable
-    return [
-        Cell(f"{r.estimate:+.2f}", stars=contrast.stars, unsure=unsure),
-        Cell(f"{r.low:+.2f} to {r.high:+.2f}", unsure=unsure),
-        Cell(probability(r.adjusted), "not distinguishable" if unsure else "", unsure=unsure),
-    ]
+        return Cell("")
+    r = contrast.result
+    interval = f"{r.low:+.2f} to {r.high:+.2f}"
+    return Cell(f"{r.estimate:+.2f}", interval, contrast.stars, unsure=not r.distinguishable)
 
 
 def _contrast(contrast: Contrast) -> list[Cell]:
     r = contrast.result
-    difference, interval, adjusted = _gap(contrast)
-    rest = (f"{r.effect:.2f}", f"{r.seeds}", f"{r.seeds_above}", f"{r.prompts:,}")
-    return [difference, interval, Cell(probability(r.p), unsure=difference.unsure), adjusted, *map(Cell, rest)]
+    texts = (probability(r.p), probability(r.adjusted), f"{r.effect:.2f}", f"{r.seeds}", f"{r.seeds_above}")
+    said = "yes" if r.distinguishable else "no"
+    return [_gap(contrast), *(Cell(text) for text in (*texts, f"{r.prompts:,}", said))]
 
 
 def probability(p: float) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
-from esolab.report.figures import Figure, Series, figures
+from esolab.report.figures import FEW, Figure, Series, figures, ticks
 from esolab.report.findings import Findings
 from esolab.report.styles import Style, styles
 
@@ -46,6 +46,8 @@ def write_figures(findings: Findings, folder: Path) -> list[Path]:
     with rc_context(LOOKS):
         for figure in figures(findings):
             drawing = draw(figure, looks)
+            drawing.draw_without_rendering()  # lays it out, once for all three files
+            drawing.set_layout_engine("none")
             for kind, metadata in UNDATED.items():
                 written.append(place / f"{figure.name}.{kind}")
                 drawing.savefig(written[-1], metadata=metadata, dpi=200)
@@ -65,6 +67,9 @@ def draw(figure: Figure, looks: dict[str, Style]) -> Drawing:
         axes.set_xticks(range(len(names)), names)
     if figure.log_x:
         axes.set_xscale("log")
+    if at := ticks(figure):
+        axes.set_xticks(at, [f"{x:g}" for x in at])
+        axes.set_xticks([], minor=True)
     axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
     handles, names = axes.get_legend_handles_labels()
     drawing.legend(
@@ -80,7 +85,7 @@ def _names(figure: Figure) -> list[str]:
 def _series(axes: Axes, figure: Figure, series: Series, style: Style, offset: float) -> None:
     look: dict[str, Any] = {"color": style.colour, "label": series.name}
     if figure.kind == "lines":
-        few = len(series.y) <= 20
+        few = len(series.y) <= FEW
         axes.plot(series.x, series.y, DASHES[style.dash], marker=MARKERS[style.marker] if few else "", **look)
         if series.low:
             axes.fill_between(series.x, series.low, series.high, color=style.colour, alpha=0.15, linewidth=0)
