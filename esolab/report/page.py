@@ -20,6 +20,8 @@ from esolab.report.rows import contrast_table, decoding_table, others, score_tab
 from esolab.report.styles import styles
 from esolab.results import write_text
 
+AT_ONCE = 5  # sentences of a verdict
+
 
 def write_page(findings: Findings, folder: Path) -> Path:
     """Write report.html into a folder: verdict, tables, figures, what is missing, facts, and a browser of answers.
@@ -31,11 +33,13 @@ def write_page(findings: Findings, folder: Path) -> Path:
         BadInput: a file of a run is missing or damaged.
     """
     looks = styles(findings.variants)
-    drawn = figures(findings)
+    drawn, (first, more) = figures(findings), _verdicts(findings)
     scripts = {"plotly": get_plotlyjs(), "js": _own("page.js")}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(_own("page.html")).render(
         findings=findings,
+        verdicts=first,
+        more_verdicts=more,
         summary=_summary(findings),
         metric=NAMES[findings.metric],
         stars=STARS,
@@ -60,6 +64,12 @@ def _own(name: str) -> str:
 
 def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _verdicts(findings: Findings) -> tuple[list[str], list[str]]:
+    """What is said at once, the first sentences and the order of the variants, and what is folded away."""
+    first = [*findings.verdicts[:AT_ONCE], *(s for s in findings.verdicts[AT_ONCE:] if s in findings.order.values())]
+    return first, [sentence for sentence in findings.verdicts if sentence not in first]
 
 
 def _tables(findings: Findings) -> list[Any]:

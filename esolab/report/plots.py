@@ -28,7 +28,7 @@ def _layout(figure: Figure) -> dict[str, Any]:
     axis = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
     return {
         "template": "none",
-        "height": 380,
+        "height": 340 + 20 * _legend_rows(figure),
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -44,11 +44,16 @@ def _layout(figure: Figure) -> dict[str, Any]:
             "range": reach(figure) if figure.kind == "groups" else None,
             "title": {"text": figure.y_label, "standoff": 8},
         },
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
         "showlegend": True,
         "hovermode": "x unified" if figure.kind == "lines" else "closest",
         **({"scattermode": "group", "scattergap": 0.5} if figure.kind == "groups" else {}),
     }
+
+
+def _legend_rows(figure: Figure) -> int:
+    """About how many rows the names take, so that they take no room from what is drawn."""
+    return -(-sum(45 + 7 * len(series.name) for series in figure.series if series.y) // 460)
 
 
 def _trace(figure: Figure, series: Series, style: Style) -> go.Scatter:

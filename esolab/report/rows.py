@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from rich.table import Table as Printed
 
+from esolab.report.comparisons import paper_table
 from esolab.report.contrasts import Contrast
+from esolab.report.costs import costs
 from esolab.report.figures import decodings
 from esolab.report.findings import NAMES, Findings, Score
 from esolab.report.folders import label
 from esolab.report.held import models_held
+from esolab.report.scores import preferences
 from esolab.report.tradeoffs import tradeoffs
 from esolab.report.wins import win_rates
 
@@ -118,35 +121,41 @@ def _score(score: Score, key: str, best: float | None, contrast: Contrast | None
         return Cell("")
     mean, sd = score.values[key]
     stars = "" if contrast is None else contrast.stars
-    return Cell(f"{mean:.2f}", "" if sd is None else f"± {sd:.2f}", stars, best is not None and mean == best)
+    digits = 3 if key == "distinct2" else 2
+    return Cell(
+        f"{mean:.{digits}f}", "" if sd is None else f"± {sd:.{digits}f}", stars, best is not None and mean == best
+    )
 
 
 def _gap(contrast: Contrast | None) -> Cell:
     if contrast is None:
         return Cell("")
     r = contrast.result
-    interval = f"{r.low:+.2f} to {r.high:+.2f}"
-    return Cell(f"{r.estimate:+.2f}", interval, contrast.stars, unsure=not r.distinguishable)
+    interval = f"{r.low:+z.2f} to {r.high:+z.2f}"
+    return Cell(f"{r.estimate:+z.2f}", interval, contrast.stars, unsure=not r.distinguishable)
 
 
 def _contrast(contrast: Contrast) -> list[Cell]:
     r = contrast.result
-    texts = (probability(r.p), probability(r.adjusted), f"{r.effect:.2f}", f"{r.seeds}", f"{r.seeds_above}")
+    texts = (probability(r.p), probability(r.adjusted), f"{r.effect:z.2f}", f"{r.seeds}", f"{r.seeds_above}")
     said = "yes" if r.distinguishable else "no"
     return [_gap(contrast), *(Cell(text) for text in (*texts, f"{r.prompts:,}", said))]
 
 
 def probability(p: float) -> str:
     """A probability with four decimals, never as 0."""
-    return "< .0001" if p < 0.0001 else f"{p:.4f}".removeprefix("0")
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def others(findings: Findings) -> Iterator[Table]:
-    """Tables of the console that the page has, too: win rates, parts of rewards, models held."""
+    """Tables of the console that the page has, too: what is beside the paper, costs, win rates, reward models, parts of
+    rewards, models held."""
     runs = [run for variant in findings.variants for run in variant.runs]
     names = label(runs)
+    alone = (paper_table(findings), costs(findings.variants))
+    yield from (printed(table) for table in alone if table is not None)
     for table, lines in win_rates(runs, findings.judgements, names):
         yield printed(table, lines)
     held = models_held(runs, names)
-    for table in (*tradeoffs(runs, names), *([] if held is None else [held])):
+    for table in (*preferences(runs, names), *tradeoffs(runs, names), *([] if held is None else [held])):
         yield printed(table)

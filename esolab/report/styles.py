@@ -27,19 +27,20 @@ def styles(variants: list[Variant]) -> dict[str, Style]:
 
     The first variant's method, the one that others are compared with, is grey.
     """
-    methods = list(dict.fromkeys(variant.method for variant in variants))
-    colours = {method: COLOURS[i % len(COLOURS)] for i, method in enumerate(methods[1:])}
-    found: dict[str, Style] = {}
-    for place, variant in enumerate(variants):
-        sibling = sum(other.method == variant.method for other in variants[:place])
-        dash = DASHES[sibling % len(DASHES)]
-        marker = MARKERS[(methods.index(variant.method) + sibling) % len(MARKERS)]
-        found[variant.name] = Style(_shade(colours.get(variant.method, BASE), sibling), dash, marker)
+    groups: dict[str, list[str]] = {}
+    for variant in variants:
+        groups.setdefault(variant.method, []).append(variant.name)
+    found = {}
+    for place, names in enumerate(groups.values()):
+        colour = COLOURS[(place - 1) % len(COLOURS)] if place else BASE
+        for i, name in enumerate(names):
+            shade = _shade(colour, i / (len(names) - 1) - 0.5 if len(names) > 1 else 0.0)
+            found[name] = Style(shade, DASHES[i % len(DASHES)], MARKERS[(place + i) % len(MARKERS)])
     return found
 
 
-def _shade(colour: str, sibling: int) -> str:
-    """The colour, lighter with each sibling, and never so light that paper swallows it."""
-    share = 1 - 0.6**sibling if sibling < 4 else 0.75
+def _shade(colour: str, by: float) -> str:
+    """The colour, towards black for `by` below 0 and towards white above, each at most by half."""
+    end = 255 if by > 0 else 0
     parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(c + (215 - c) * share * 0.7):02x}" for c in parts)
+    return "#" + "".join(f"{round(part + (end - part) * abs(by)):02x}" for part in parts)
