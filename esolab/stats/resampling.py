@@ -74,9 +74,9 @@ def bca(
     """Bounds of the mean of each comparison: the BCa bootstrap (Efron 1987), seeds and prompts resampled independently.
 
     With S = 1 it is the BCa interval of paired prompts, equal to `scipy.stats.bootstrap`, and says nothing of other
-    seeds. Resampling both axes (McCullagh 2000, Owen 2007) counts what is neither of the seed nor of the prompt up to
-    three times, and so errs to the wide side where that dominates; the spread of few seeds it takes (S - 1) / S of, and
-    so errs to the narrow side where seeds dominate.
+    seeds. Resampling both axes (McCullagh 2000, Owen 2007) counts what is neither of the seed nor of the prompt, as the
+    noise of sampling, up to three times: where that dominates, a 95% interval misses the truth in 1%. Of few seeds'
+    spread it sees (S - 1) / S: where seeds dominate it misses in about 10% with 5 seeds, up to 18% with 3.
     """
     return bca_limits(resampled_means(differences, resamples, seed), differences, level)
 
