@@ -1,12 +1,12 @@
 """The words of newswire: events, their facts, and the ways to tell them.
 
 In a template `{fact}` stands for a fact and `[one|other|]` for a choice, the most usual first: how often each is drawn
-is said in newswire.py. Nothing here needs "an": no place, number or thing after "a" begins with a vowel.
+is said in written.py. Nothing here needs "an": no place, number or thing after "a" begins with a vowel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 def _words(text: str) -> list[str]:
@@ -36,26 +36,6 @@ _COMMON: dict[str, list[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Event:
-    """A kind of story: the facts it has beside (or in place of) the common ones, and the ways it is told.
-
-    A lead, a detail and a sourcing together tell all facts. A clause is what a summary says, before FRAMES.
-    """
-
-    name: str
-    facts: dict[str, list[str]]
-    leads: list[str]
-    details: list[str]
-    remarks: list[str]
-    clauses: list[str]
-
-    @property
-    def choices(self) -> dict[str, list[str]]:
-        """Every fact with the values it can take."""
-        return _COMMON | self.facts
-
-
 FRAMES = [
     "{clause}",
     "{clause} on {day}",
@@ -75,6 +55,30 @@ SOURCINGS = [
     "The news came from {source}, while officials declined to give more details.",
     "{source} was first with the news and said that shops in the area stayed open as usual.",
 ]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A kind of story: the facts it has beside (or in place of) the common ones, and the ways it is told.
+
+    A lead, a detail and a sourcing together tell all facts. A clause is what a summary says, inside a frame.
+    """
+
+    name: str
+    facts: dict[str, list[str]]
+    leads: list[str]
+    details: list[str]
+    remarks: list[str]
+    clauses: list[str]
+    common: dict[str, list[str]] = field(default_factory=lambda: _COMMON)
+    frames: list[str] = field(default_factory=lambda: FRAMES)
+    sourcings: list[str] = field(default_factory=lambda: SOURCINGS)
+
+    @property
+    def choices(self) -> dict[str, list[str]]:
+        """Every fact with the values it can take."""
+        return self.common | self.facts
+
 
 EVENTS = [
     Event(

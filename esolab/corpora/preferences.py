@@ -20,12 +20,12 @@ class Preferences(Newswire):
 
     name = "preferences"
 
-    def example(self, told: Telling, id: str) -> Example:
+    def example(self, text: Telling, id: str) -> Example:
         """The telling with a rejected summary: with one wrong fact (even places of a split), or of another story."""
-        rnd = random.Random(told.article)
+        rnd = random.Random(text.article)
         even = int(id.rpartition("/")[2]) % 2 == 0
-        rejected = with_a_wrong_fact(told.story, rnd) if even else Story.draw(rnd).summary(rnd)
-        return replace(told.example(id), rejected=rejected)
+        rejected = with_a_wrong_fact(text.story, rnd) if even else Story.draw(rnd).summary(rnd)
+        return replace(text.example(id), rejected=rejected)
 
 
 def with_a_wrong_fact(story: Story, rnd: random.Random) -> str:

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from esolab.batch import Example
 from esolab.corpora.base import Splits
 from esolab.corpora.grammar import EVENTS, SOURCINGS
-from esolab.corpora.newswire import CUE, LARGEST, Newswire, Telling, wire
+from esolab.corpora.newswire import CUE, Newswire, Telling, wire
+from esolab.corpora.written import LARGEST
 from esolab.errors import BadInput
 from esolab.metrics import rouge_l, tokenise
 
