@@ -20,7 +20,10 @@ LATER = {"method": 1, "logger": 2}  # arguments that a partial node is called wi
 GIVEN = {"callable": ["reward.function=esolab.rewards.base:check_lengths"], "http": ["reward.url=http://localhost"]}
 MIRRORS = {  # group: folder of its modules, and those that are not a choice
     "method": ("methods", {"base", "advantages", "onpolicy", "pairs"}),
-    "data": ("corpora", {"base", "alpaca", "grammar", "hub", "reading", "sources"}),
+    "data": (
+        "corpora",
+        {"base", "alpaca", "grammar", "grammar_shift", "hub", "reading", "sources", "tasks", "tasks_shift", "written"},
+    ),
     "reward": ("rewards", {"base"}),
 }
 

@@ -9,28 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words of a text, as a list."""
     return text.split()
 
 
-_PLACES = _words(
+_PLACES = words(
     "Bergen Bilbao Cairo Dakar Delft Dublin Geneva Hanoi Havana Kyoto Leeds Lima Lisbon Madrid Malmo "
     "Naples Perth Porto Prague Quito Riga Seville Sofia Tampa Tunis Turin Vienna Warsaw Zagreb Zurich"
 )
 _NUMBERS = [str(n) for n in range(20, 80)]
-_THINGS = _words("clinic factory hospital hotel library market museum school stadium station theatre warehouse")
+_THINGS = words("clinic factory hospital hotel library market museum school stadium station theatre warehouse")
 
 _COMMON: dict[str, list[str]] = {
-    "first": _words(
+    "first": words(
         "Anna Bruno Carla Diego Elena Farid Greta Hugo Irene Jonas Karin Liam "
         "Mona Nils Olga Pavel Rosa Samir Tara Ulla Viktor Wanda Yusuf Zora"
     ),
-    "last": _words(
+    "last": words(
         "Adler Berg Costa Duval Evans Fischer Garcia Haas Ibsen Jansen Keller Lopez "
         "Moreau Novak Olsen Petrov Quist Rossi Silva Tanaka Ueda Vogel Weber Young"
     ),
     "place": _PLACES,
-    "day": _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+    "day": words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
     "n": _NUMBERS,
     "source": ["local radio", "local television", "the Courier", "the Gazette", "the Herald"],
 }
