@@ -140,7 +140,7 @@ TASKS = [
     ),
     Task(
         name="decline",
-        facts={"first": _FIRST, "x": _THINGS, "n": _NUMBERS, "reason": _REASONS, "host": _FIRST},
+        facts={"first": _FIRST, "x": _THINGS, "n": _NUMBERS, "host": _FIRST},
         instructions=[
             "[Politely decline|Decline] this offer.",
             "Write a [polite|friendly] answer that says no.",
@@ -161,9 +161,9 @@ TASKS = [
     ),
     Task(
         name="thanks",
-        facts={"first": _FIRST, "x": _THINGS, "party": _PARTIES, "host": _FIRST, "hobby": _HOBBIES},
+        facts={"first": _FIRST, "x": _THINGS, "party": _PARTIES, "host": _FIRST},
         instructions=[
-            "Thank {first} for the {x} that {host} got at the {party}[|. {host} likes {hobby}].",
+            "Thank {first} for the {x} that {host} got at the {party}.",
             "{host} got a {x} from {first} at the {party}. Write a thank you note.",
             "Write a few words of thanks from {host} to {first} for a {x}, given at the {party}.",
         ],
