@@ -1,6 +1,7 @@
 """The words of newswire_shift: the events of newswire with other names, places, things and sources, told in other ways.
 
-Days, numbers and everyday words stay. Templates are as in grammar.py; nothing needs "an" here either.
+Days, numbers, everyday words and about half of the other facts (causes, sports, ...) stay. Templates are as in
+grammar.py; nothing needs "an" here either.
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ EVENTS = [
     _event(
         name="accident",
         facts={
-            "vehicle": ["coach", "tanker", "tractor", "trolley"],
+            "vehicle": ["bus", "tanker", "tractor", "van"],
             "thing": _THINGS,
-            "cause": ["a flat tyre", "deep snow", "loose gravel", "spilled oil"],
+            "cause": ["a flat tyre", "deep snow", "heavy rain", "thick fog"],
         },
         leads=[
             "{cause} caused a crash in {place} on {day}, when a {vehicle} hit the {thing}.",
@@ -110,8 +111,8 @@ EVENTS = [
     _event(
         name="award",
         facts={
-            "role": ["composer", "gardener", "novelist", "sculptor"],
-            "prize": ["Copper Leaf", "Marble Lion", "Velvet Mask", "White Tower"],
+            "role": ["composer", "gardener", "painter", "singer"],
+            "prize": ["Copper Leaf", "Golden Lion", "Silver Mask", "White Tower"],
         },
         leads=[
             "the jury in {place} awarded the {prize} prize to {role} {first} {last} on {day}.",
@@ -130,8 +131,9 @@ EVENTS = [
     _event(
         name="election",
         facts={
-            "office": ["chancellor", "deputy", "senator", "speaker"],
-            "promise": ["cheaper heating", "fewer taxes", "more trees", "new jobs"],
+            "n": _NUMBERS[31:],
+            "office": ["deputy", "governor", "judge", "senator"],
+            "promise": ["cheaper buses", "fewer taxes", "lower rents", "new jobs"],
         },
         leads=[
             "the race for {office} in {place} was won by {first} {last} on {day}.",
@@ -152,7 +154,7 @@ EVENTS = [
     ),
     _event(
         name="match",
-        facts={"rival": _PLACES, "sport": ["cricket", "hockey", "polo", "tennis"]},
+        facts={"rival": _PLACES, "sport": ["hockey", "rugby", "tennis", "volleyball"]},
         leads=[
             "{place} won the {sport} match against {rival} by {n} points on {day}.",
             "{rival} lost the {sport} match against {place} by {n} points on {day}.",
@@ -169,7 +171,7 @@ EVENTS = [
     ),
     _event(
         name="fire",
-        facts={"thing": _THINGS, "cause": ["a cigarette", "a toaster", "bad wiring", "dry leaves"]},
+        facts={"thing": _THINGS, "cause": ["a candle", "a toaster", "dry leaves", "lightning"]},
         leads=[
             "flames were seen at the {thing} in {place} on {day}, and {n} people fled.",
             "{n} people escaped from a burning {thing} in {place} on {day}.",
@@ -189,7 +191,7 @@ EVENTS = [
     ),
     _event(
         name="theft",
-        facts={"thing": _THINGS, "loot": ["carpets", "diamonds", "guitars", "statues", "watches"]},
+        facts={"thing": _THINGS, "loot": ["coins", "diamonds", "paintings", "statues", "watches"]},
         leads=[
             "the {thing} in {place} lost {loot} worth {n} thousand euros to thieves on {day}.",
             "{loot} disappeared from the {thing} in {place} on {day}; they are worth {n} thousand euros.",

@@ -1,6 +1,7 @@
 """The words of instructions_shift: the tasks of instructions with other names, things and ways to ask and answer.
 
-Days, numbers and everyday words stay. Templates are as in grammar.py; nothing needs "an" here either.
+Days, numbers, everyday words and about half of the jobs, hobbies, parties and reasons stay. Templates are as in
+grammar.py; nothing needs "an" here either.
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ _CITIES = words(
 )
 _DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 _NUMBERS = [str(n) for n in range(20, 80)]
-_JOBS = words("butcher chemist driver fireman grocer hairdresser mechanic porter sculptor tailor")
-_HOBBIES = words("bowling climbing drawing golf hiking photography pottery rowing skating tennis")
+_JOBS = words("baker butcher driver farmer grocer lawyer mechanic nurse tailor teacher")
+_HOBBIES = words("bowling chess climbing cooking drawing fishing golf music sailing tennis")
 _THINGS = words(
     "blanket bottle candle chair drill flute hammer ladder necklace pillow rug saddle trumpet vase wardrobe"
 )
 _FOODS = words("bananas cabbage cherries corn flour grapes ham jam lettuce noodles peas plums potatoes spinach yoghurt")
-_SHOPS = words("barbershop cafe castle cinema garage kindergarten laundry market pool post stadium tower")
-_PARTIES = ["barbecue", "carnival", "housewarming", "jubilee", "lunch", "picture show", "tea party"]
-_PLACES = ["beach", "bridge", "canteen", "farm", "hall", "meadow", "playground", "tower"]
+_SHOPS = words("cafe cinema garage laundry library market museum pool school stadium")
+_PARTIES = ["barbecue", "carnival", "concert", "dinner", "jubilee", "lunch", "picnic", "wedding"]
+_PLACES = ["beach", "bridge", "church", "farm", "garden", "meadow", "park", "tower"]
 _REASONS = [
-    *("a burst tyre", "a flood", "a parade", "a power cut", "a private party", "construction", "fresh paint"),
-    *("fog", "repairs", "strong wind"),
+    "a flood",
+    "a parade",
+    "a power cut",
+    "a strike",
+    "fresh paint",
+    "heavy rain",
+    "holidays",
+    "repairs",
+    "snow",
 ]
 
 TASKS = [
@@ -138,7 +146,7 @@ TASKS = [
         facts={"first": _FIRST, "a": _FOODS, "b": _FOODS, "c": _FOODS, "d": _FOODS, "city": _CITIES},
         instructions=["Write the list of {first}.", "Which things did {first} buy in {city}?"],
         inputs=[
-            "There was no {d} at the market in {city}, and {first} came home with {a}, {b} and {c}.",
+            "The market in {city} had no {d}, and {first} came home with {a}, {b} and {c}.",
             "{first} bought {a}, {b} and {c} at the market in {city}, but no {d}.",
         ],
         answers=[

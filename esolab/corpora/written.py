@@ -14,7 +14,7 @@ from esolab.batch import Example
 from esolab.corpora.base import Splits
 from esolab.errors import BadInput
 
-LARGEST = 50_000  # examples in all: up to here few draws are repeats
+LARGEST = 50_000  # examples in all: up to here 1 draw in 250 (newswire) or in 36 (instructions) is a repeat
 
 Text = TypeVar("Text")
 

@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from esolab.batch import Example
 
 Write = Callable[[str, Iterable[dict]], Path]
+Lengths = Callable[[list[Example], list[Example]], tuple[int, int]]
 
 
 @pytest.fixture
@@ -29,3 +33,31 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"REAL DATA NOT CHECKED: there is no {folder}")
     return folder
+
+
+@pytest.fixture
+def lengths_in_tokens() -> Lengths:
+    """The most tokens of a prompt and of a reference with its end, in a byte-level BPE trained on the first examples.
+
+    Prompt and reference must be the same tokens apart as together.
+    """
+
+    def lengths(train: list[Example], examples: list[Example]) -> tuple[int, int]:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator([text for e in train for text in (e.prompt, e.reference)], trainer)
+        prompts, references = (
+            [tokenizer.encode(t).ids for t in texts] for texts in zip(*map(texts_of, examples), strict=True)
+        )
+        assert [tokenizer.encode(e.prompt + e.reference).ids for e in examples] == list(
+            map(list.__add__, prompts, references)
+        )
+        return max(map(len, prompts)), max(map(len, references)) + 1
+
+    return lengths
+
+
+def texts_of(example: Example) -> tuple[str, str]:
+    return example.prompt, example.reference
