@@ -1,7 +1,7 @@
 """The words of instructions: kinds of tasks, their facts, and the ways to ask for them and to do them.
 
-Templates are as in grammar.py, the most usual choice first. Nothing here needs "an". Every answer tells at least three
-facts, copied from the prompt.
+Templates are as in grammar.py, the most usual choice first. Nothing here needs "an". Every answer tells at least two
+facts, copied from the prompt, and most tell three.
 """
 
 from __future__ import annotations
