@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run test test-all check bench bench-all gpu-check clean
+.PHONY: help install run experiments report test test-all check bench bench-all gpu-check clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,6 +17,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 run: install     ## SFT and ESO on the embedded corpus, to one table (ARGS='seed=1' changes what you like)
 	$(BIN)/python -m esolab -m experiments=quickstart $(ARGS)
+
+SCALE ?= mini
+EXPERIMENTS := table1,table3,table4,table5,seeds,decoding,ladder
+
+experiments: install   ## the paper's tables and their controls (SCALE=mini; ARGS=seed=0,1 for fewer seeds); goes on where it was stopped
+	$(BIN)/python -m esolab -m experiments=$(EXPERIMENTS) scale=$(SCALE) sweep.jobs=2 $(ARGS)
+
+report: install   ## experiments/<name>.md from the runs in outputs/<name>
+	for name in $$(echo $(EXPERIMENTS) | tr , ' '); do \
+	  $(BIN)/python -m esolab.report outputs/$$name > /dev/null && cp outputs/$$name/report.md experiments/$$name.md || exit; \
+	done
 
 test: install    ## the test-suite
 	$(BIN)/python -m pytest --quiet --numprocesses 2

@@ -119,14 +119,15 @@ def plan(overrides: Sequence[str]) -> list[Job]:
 def _jobs(stage: Mapping[str, Any], command: Sequence[str], outputs: Path) -> list[Job]:
     """The jobs of a stage, one for each combination of its sweeps; judgements are kept below `outputs`."""
     name, judges = stage["name"], "judge" in stage
-    choices = [_swept(override) for override in stage["judge" if judges else "run"]]
+    listed = stage["judge"] if judges else _merged(stage["run"], command)
+    choices = [_swept(override) for override in listed]
     jobs = []
     for chosen in product(*choices):
         words = [o for o, several in zip(chosen, choices, strict=True) if len(several) > 1]
         if judges:
             jobs.append(Job(name, [f"outputs={quoted(str(outputs))}", *chosen], judges, words=words))
-            continue
-        jobs.append(Job(name, _merged(chosen, command), slug=slug([f"stage={name}", *words, *command]), words=words))
+        else:
+            jobs.append(Job(name, chosen, slug=slug([f"stage={name}", *words, *command]), words=words))
     return jobs
 
 

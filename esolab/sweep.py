@@ -24,9 +24,12 @@ from esolab import trunks
 from esolab.errors import BadInput
 from esolab.processes import Ended, Launcher, Local
 from esolab.report import show
+from esolab.report.findings import findings
+from esolab.report.writing import write
 from esolab.tasks import OVER, Ledger, Task, tasks_of
 from esolab.terminal import console, progress
 
+FEW = 12  # runs that fit into tables on the terminal
 STOPPED = (130, -signal.SIGINT)  # exit codes of Ctrl-C
 
 
@@ -41,8 +44,7 @@ def sweep(commands: Sequence[Sequence[str]], launcher: Launcher | None = None) -
     tasks = tasks_of(commands)
     Scheduler(tasks, launcher or Local()).run()
     _show(tasks)
-    if folders := [task.folder for task in tasks if task.state == "done" and task.folder is not None]:
-        show(list(dict.fromkeys(folders)))
+    _report(tasks)
     return 0 if all(task.state == "done" for task in tasks) else 1
 
 
@@ -58,9 +60,8 @@ class Scheduler:
         self.at_once: int = settings["sweep"]["jobs"]
         self.running: dict[Future[Ended], tuple[Task | Path, float]] = {}  # with the time they were started
         self.ill: set[Path] = set()  # trunks that failed: their runs do without
-        self.shared = Counter(
-            task.trunk for task in tasks if task.trunk and task.state == "waiting" and not _there(task)
-        )
+        open_ = {(t.trunk, t.hash) for t in tasks if t.trunk and t.state == "waiting" and not _there(t)}
+        self.shared = Counter(trunk for trunk, _ in open_)
         if (threads := self.at_once * settings.get("trainer", {}).get("threads", 1)) > (cores := os.cpu_count() or 1):
             _say(f"sweep.jobs={self.at_once}: {threads} threads on {cores} cores; trainer.threads=1 is faster")
 
@@ -190,6 +191,18 @@ class Scheduler:
         saved = sum((self.shared[trunk] - 1) * trunks.seconds(trunk) for trunk in used)
         if used:
             _say(f"{len(used)} trunks served {runs} runs: {saved:,.0f} s of SFT were not repeated")
+
+
+def _report(tasks: Sequence[Task]) -> None:
+    """What the runs say together: a few as tables here, the many runs of an experiment as a report in its folder."""
+    done = [task for task in tasks if task.state == "done" and task.folder is not None]
+    folders = list(dict.fromkeys(task.folder for task in done if task.folder is not None))
+    if 0 < len(folders) <= FEW:
+        show(folders)
+    for home in dict.fromkeys(task.home for task in done) if len(folders) > FEW else ():
+        found = findings([home])
+        page, *_ = write(found, home)
+        print(*[f"\n{home}", *found.verdicts, f"more: {page}"], sep="\n")
 
 
 def _there(task: Task) -> bool:
