@@ -131,23 +131,25 @@ def _verdicts(heads: dict[str, str], order: dict[str, str], compared: Sequence[C
         if len(bases) > 1:
             yield order[data]
         yield from _control(data, [c for c in own if c.kind == "decoding"])
-        for c in own:
-            if c.kind == "best":
-                a, b = f"{c.a.name} at {c.decoding_a}", f"{c.b.name} at {c.decoding_b}"
-                said = sentence(c.result, a, b, NAMES[metric])
-                yield f"{data}, each at its best decoding, which was picked on the test: {said}"
+        if best := [c for c in own if c.kind == "best"]:
+            said = "; ".join(f"{c.a.name} at {c.decoding_a} is {_beside(c)}" for c in best)
+            yield f"{data}, each at its best decoding, which was picked on the test: {said}."
+        if own and all(c.result.seeds == 1 for c in own):
+            yield f"{data}: one seed each; how far another would be from it nobody has measured."
 
 
 def _control(data: str, own: Sequence[Contrast]) -> Iterator[str]:
     """Of each variant one sentence: its headline against what the base reaches by decoding alone."""
     for a in dict.fromkeys(c.a for c in own):
-        parts = []
-        for c in (c for c in own if c.a is a):
-            side = "above" if c.result.estimate >= 0 else "below"
-            sure = "distinguishable" if c.result.distinguishable else "not distinguishable"
-            parts.append(f"{abs(c.result.estimate):.2f} points {side} {c.b.name} at {c.decoding_b} ({sure})")
-        first = next(c for c in own if c.a is a)
-        yield f"{data}, against decoding alone: {a.name} at {first.decoding_a} is {'; '.join(parts)}."
+        mine = [c for c in own if c.a is a]
+        said = "; ".join(map(_beside, mine))
+        yield f"{data}, against decoding alone: {a.name} at {mine[0].decoding_a} is {said}."
+
+
+def _beside(c: Contrast) -> str:
+    side = "above" if c.result.estimate >= 0 else "below"
+    sure = "distinguishable" if c.result.distinguishable else "not distinguishable"
+    return f"{abs(c.result.estimate):.2f} points {side} {c.b.name} at {c.decoding_b} ({sure})"
 
 
 def _order(data: str, how: str, scores: Sequence[Score], compared: Sequence[Contrast], metric: str) -> str:

@@ -14,6 +14,8 @@ from esolab.stats.intervals import phrases
 from esolab.stats.power import components, prompts_needed, seeds_needed
 from esolab.stats.resampling import ROUNDING, bca, holm, sign_flip
 
+FLIPS = 1000  # sign patterns for each comparison of a family: the lowest p, 1 / (1 + flips), times all is below 0.001
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -63,7 +65,8 @@ def compare(
     The unit of the test is the prompt, with its mean over seeds: 5 seeds alone cannot reach p < 0.05 by flipping signs
     (2 of 32 patterns are as extreme as all 5 above). It is therefore conditional on the seeds trained, and rejects too
     often where a method is lucky in its seeds; this is why `distinguishable` also asks the interval over seeds and
-    prompts to exclude 0. With one seed neither says anything of other seeds.
+    prompts to exclude 0. With one seed neither says anything of other seeds. `resamples` are of the intervals; signs
+    are flipped as often, or more where the family is large: Holm's correction would else leave nothing below a level.
 
     Returns a comparison for each, in order. Raises ValueError where one is not a finite array [S, N] with N > 1, level
     is not inside (0, 1), or there is no resample.
@@ -71,11 +74,12 @@ def compare(
     arrays = [_checked(i, one) for i, one in enumerate(differences)]  # type: ignore[arg-type]
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"need a level inside (0, 1) and at least one resample: level={level}, resamples={resamples}")
+    flips = max(resamples, FLIPS * len(arrays))
     p, bounds = np.empty(len(arrays)), np.empty((len(arrays), 2))
     for shape in {array.shape for array in arrays}:
         members = [i for i, array in enumerate(arrays) if array.shape == shape]
         stack = np.stack([arrays[i] for i in members])
-        p[members] = sign_flip(stack.mean(axis=1), resamples, seed)
+        p[members] = sign_flip(stack.mean(axis=1), flips, seed)
         bounds[members] = bca(stack, level, resamples, seed)
     tests = zip(arrays, bounds.tolist(), p.tolist(), holm(p).tolist(), strict=True)
     return [_comparison(array, low, high, one, adjusted, level) for array, (low, high), one, adjusted in tests]

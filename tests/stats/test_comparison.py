@@ -49,15 +49,21 @@ def test_the_unit_of_the_test_is_the_prompt():
 
 def test_shapes_may_differ_and_order_is_kept():
     one, two, three = crossed(1, 5, 30, 1.0)[0], crossed(1, 3, 50, 0.5)[0], crossed(1, 5, 30, -0.4, seed=1)[0]
-    found = compare([one, two, three], resamples=500)
+    found = compare([one, two, three], resamples=5000)  # more than FLIPS for each
     assert [(f.seeds, f.prompts) for f in found] == [(5, 30), (3, 50), (5, 30)]
-    alone = [compare([array], resamples=500)[0] for array in (one, two, three)]
+    alone = [compare([array], resamples=5000)[0] for array in (one, two, three)]
     for f, a in zip(found, alone, strict=True):
         assert (f.p, f.estimate, f.effect) == (a.p, a.estimate, a.effect)
         assert (f.low, f.high) == pytest.approx((a.low, a.high), abs=1e-12)
         assert a.adjusted == a.p
     assert [f.adjusted for f in found] == holm([a.p for a in alone]).tolist()
     assert compare([]) == []
+
+
+def test_a_large_family_has_signs_flipped_often_enough_for_holm():
+    """20 comparisons as sure as can be: with 10,000 flips the lowest adjusted p would be 20 / 10,001."""
+    found = compare(crossed(20, 2, 40, 3.0, seed=1), resamples=100)
+    assert [f.adjusted for f in found] == pytest.approx([20 / 20_001] * 20)
 
 
 def test_swapping_the_two_mirrors():
