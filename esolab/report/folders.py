@@ -59,10 +59,10 @@ class Run:
         found: dict[tuple[str, str], dict[Prompt, float]] = {}
         with whole(self.folder / "predictions.jsonl"):
             for row in read_lines(self.folder / "predictions.jsonl"):
-                if row["decoding"] != "preference":
+                data, decoding = row["data"], row["decoding"]
+                if decoding != "preference":
                     prompt = (row["id"], row["prompt"], row["reference"])
-                    points = found.setdefault((row["data"], row["decoding"]), {})
-                    points[known.setdefault(prompt, prompt)] = 100 * row[metric]
+                    found.setdefault((data, decoding), {})[known.setdefault(prompt, prompt)] = 100 * row[metric]
         return found
 
     def dev_loss(self) -> list[float]:

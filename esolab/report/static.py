@@ -90,8 +90,10 @@ def _series(axes: Axes, figure: Figure, series: Series, style: Style, offset: fl
         if series.low:
             axes.fill_between(series.x, series.low, series.high, color=style.colour, alpha=0.15, linewidth=0)
         return
-    names = _names(figure)
-    x = [names.index(x) + 0.6 * offset for x in series.x] if figure.kind == "groups" else series.x
+    x = series.x
+    if figure.kind == "groups":
+        names = _names(figure)
+        x = [names.index(name) + 0.6 * offset for name in series.x]
     axes.errorbar(x, series.y, _spread(series), fmt=MARKERS[style.marker], capsize=2, **look)
 
 

@@ -138,7 +138,7 @@ def test_other_settings_are_not_compared(seeded: Make, tmp_path: Path) -> None:
 
 @pytest.fixture
 def three(seeded: Make, tmp_path: Path) -> Findings:
-    """Three methods, two decodings, two seeds: at sample Unlike is nearly SFT, ESO 4 points above; greedy gives 5 more."""
+    """Three methods, two decodings, two seeds: at sample Unlike is nearly SFT, ESO 4 points above; greedy adds 5."""
     for seed in (0, 1):
         sample, greedy = spread(0.2 + 0.001 * seed), spread(0.25 + 0.001 * seed, 0.011)
         seeded("sft", seed, {"sample": sample, "greedy": greedy})

@@ -27,7 +27,7 @@ WHOLE = {"xsum": {"train": 204_045, "dev": 11_332, "test": 11_334}}
 
 @pytest.fixture
 def paper_run(run: Make) -> Make:
-    """Make a run that is one of the paper's, as far as its files tell; `changes` are of its config.yaml, as node__key."""
+    """Make a run that is one of the paper's, as its files tell; `changes` are of its config.yaml, as node__key."""
 
     def make(method: str = "eso", n: int = 11_334, corpora: Any = WHOLE, **changes: Any) -> Path:
         row = {"n": n, "rouge1": 36.0, "rouge2": 14.0, "rougeL": 30.0, "gleu": 1.0, "gleu_char": 40.0, "length": 3.0}
