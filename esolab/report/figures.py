@@ -73,7 +73,7 @@ def figures(findings: Findings) -> list[Figure]:
 
 def ticks(figure: Figure) -> list[float]:
     """Where the x axis is marked: at the numbers that were measured, where they are few; empty for marks at will."""
-    found = sorted({x for series in figure.series for x in series.x}) if figure.kind == "lines" else []
+    found = sorted({float(x) for series in figure.series for x in series.x}) if figure.kind == "lines" else []
     return found if len(found) <= FEW else []
 
 
