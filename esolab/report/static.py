@@ -30,6 +30,7 @@ LOOKS: Any = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
     "pdf.fonttype": 42,  # text that can be selected, as journals ask
+    "text.parse_math": False,  # a name may hold a dollar
     "svg.hashsalt": "esolab",  # else names in the file change from run to run
 }
 UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
@@ -72,9 +73,8 @@ def draw(figure: Figure, looks: dict[str, Style]) -> Drawing:
         axes.set_xticks([], minor=True)
     axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
     handles, names = axes.get_legend_handles_labels()
-    drawing.legend(
-        handles, names, loc="outside lower left", ncols=min(4, max(1, 70 // max(map(len, names), default=1)))
-    )
+    wide = 0.6 + 0.075 * max(map(len, names), default=1)  # inches of a mark and its name, about
+    drawing.legend(handles, names, loc="outside lower left", ncols=max(1, int(INCHES[0] / wide)))
     return drawing
 
 
