@@ -9,6 +9,7 @@ import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -267,13 +268,19 @@ def _plain(overrides: list[str], name: str) -> tuple[dict[str, Any], list[str]]:
         del config["stage"]
     if config.get("stages"):
         config["stages"] = _flat(config["stages"])
-    known = dict(_items(OmegaConf.to_container(compose(name))))
-    misfits += [f"{key}: unknown key{near_key(key, list(known))}" for key in sorted(set(config) - set(known))]
+    if new := sorted(set(config) - set(_known(name))):
+        misfits += [f"{key}: unknown key{near_key(key, list(_known(name)))}" for key in new]
     config["choices"] = choices
     config["slug"] = slug(overrides)
     if "data" in config.get("evaluation", ()):
         misfits += _add_evaluation_sets(config, overrides, name)
     return config, misfits
+
+
+@cache
+def _known(name: str) -> dict[str, Any]:
+    """Every key in full that a configuration has before anything is overridden."""
+    return dict(_items(OmegaConf.to_container(compose(name))))
 
 
 def _flat(stages: Any) -> Any:
@@ -302,7 +309,7 @@ def _add_evaluation_sets(config: dict[str, Any], overrides: list[str], name: str
         elif corpus == "file" != own:
             misfits.append("evaluation.data: file needs a data.path; name it with data=file, and the others here")
         elif corpus != own:
-            has = compose(name, [*rest, f"data={corpus}"]).data
+            has = compose(name, [*rest, f"data={corpus}"]).data if for_all else ()
             fitting = [o for o in for_all if o.partition("=")[0].removeprefix("data.") in has]
             node = compose(name, [*rest, f"data={corpus}", *fitting])
             config["corpora"][corpus] = OmegaConf.to_container(node, resolve=True)["data"]  # type: ignore[index,call-overload]
