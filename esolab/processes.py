@@ -49,16 +49,16 @@ class Local:
 
     def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
         """Run it in a session of its own, so that Ctrl-C reaches it through `stop` alone."""
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, stderr=subprocess.PIPE, env=_environment(aloud), start_new_session=True, preexec_fn=_mortal()
-        )
-        self.running.add(process)
-        try:
-            assert process.stderr is not None
-            said = _listen(process.stderr, aloud)
-            return Ended(process.wait(), said)
-        finally:
-            self.running.discard(process)
+        ) as process:
+            self.running.add(process)
+            try:
+                assert process.stderr is not None
+                said = _listen(process.stderr, aloud)
+                return Ended(process.wait(), said)
+            finally:
+                self.running.discard(process)
 
     def stop(self) -> None:
         """Ctrl-C to each, and to what it has started."""
