@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 
 from esolab.report.figures import FEW, Figure, Series, figures, ticks
@@ -33,7 +35,7 @@ LOOKS: Any = {
     "text.parse_math": False,  # a name may hold a dollar
     "svg.hashsalt": "esolab",  # else names in the file change from run to run
 }
-UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+DOTS = 200  # per inch of a PNG
 
 
 def write_figures(findings: Findings, folder: Path) -> list[Path]:
@@ -49,15 +51,22 @@ def write_figures(findings: Findings, folder: Path) -> list[Path]:
             drawing = draw(figure, looks)
             drawing.draw_without_rendering()  # lays it out, once for all three files
             drawing.set_layout_engine("none")
-            for kind, metadata in UNDATED.items():
-                written.append(place / f"{figure.name}.{kind}")
-                drawing.savefig(written[-1], metadata=metadata, dpi=200)
+            paths = [place / f"{figure.name}.{kind}" for kind in ("png", "pdf", "svg")]
+            _save(drawing, *paths)
+            written += paths
     return written
+
+
+def _save(drawing: Drawing, png: Path, pdf: Path, svg: Path) -> None:
+    """The three files without dates, each from its own canvas: `savefig` would draw everything twice."""
+    FigureCanvasAgg(drawing).print_png(png, metadata={"Software": None})
+    FigureCanvasPdf(drawing).print_pdf(pdf, metadata={"CreationDate": None})  # sets its own dots per inch
+    FigureCanvasSVG(drawing).print_svg(svg, metadata={"Date": None})
 
 
 def draw(figure: Figure, looks: dict[str, Style]) -> Drawing:
     """A figure with its title, its axes and its legend, in a Matplotlib drawing that no window holds."""
-    drawing = Drawing(figsize=INCHES, layout="constrained")
+    drawing = Drawing(figsize=INCHES, dpi=DOTS, layout="constrained")
     FigureCanvasAgg(drawing)
     axes = drawing.add_subplot()
     shown = [series for series in figure.series if series.y]

@@ -189,7 +189,7 @@ def test_figures_are_files_that_do_not_change(
     monkeypatch.setattr(static, "figures", lambda found: [made[name] for name in names])
     found = findings([tmp_path])
     first, second = (write_figures(found, tmp_path / out) for out in ("one", "two"))
-    assert [path.name for path in first] == [f"{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")]
+    assert [path.name for path in first] == [f"{name}.{kind}" for name in names for kind in ("png", "pdf", "svg")]
     assert {path.parent for path in first} == {tmp_path / "one" / "figures"}
     starts = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}
     assert all(path.read_bytes().startswith(starts[path.suffix[1:]]) for path in first)
