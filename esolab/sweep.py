@@ -82,7 +82,8 @@ class Scheduler:
             )
             try:
                 while self._fill(pool) or self.running:
-                    self._settle(wait(self.running, return_when=FIRST_COMPLETED).done)
+                    if self._settle(wait(self.running, return_when=FIRST_COMPLETED).done):
+                        raise KeyboardInterrupt
             except KeyboardInterrupt as stop:
                 self.launcher.stop()
                 self._settle(wait(self.running).done)
@@ -151,8 +152,8 @@ class Scheduler:
         if self.at_once == 1:
             _say(f"{what}: {task.name}")
 
-    def _settle(self, ended: set[Future[Ended]]) -> None:
-        """Take note of what has ended. Raises KeyboardInterrupt where a person has ended it."""
+    def _settle(self, ended: set[Future[Ended]]) -> bool:
+        """Take note of what has ended; whether a person has ended one."""
         stopped = False
         for future in ended:
             (task, begun), end = self.running.pop(future), future.result()
@@ -168,8 +169,7 @@ class Scheduler:
                 _say(f"{task.outcome} after {seconds:.0f} s: {task.name}", *task.said)
         self.ledger.save()
         self.advance()
-        if stopped:
-            raise KeyboardInterrupt
+        return stopped
 
     def _note_trunk(self, trunk: Path, end: Ended, seconds: float) -> None:
         runs = self.shared[trunk]
