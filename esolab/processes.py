@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from esolab.errors import BadInput
 
+STOPPED = (130, -signal.SIGINT)  # exit codes of Ctrl-C
 LINES = 20  # the last so many that a job has said are kept
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -46,13 +47,18 @@ class Local:
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
 
     def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
         """Run it in a session of its own, so that Ctrl-C reaches it through `stop` alone."""
+        if self.stopped:
+            return Ended(STOPPED[0])
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, env=_environment(aloud), start_new_session=True, preexec_fn=_mortal()
         ) as process:
             self.running.add(process)
+            if self.stopped:  # while it was starting
+                self.stop()
             try:
                 assert process.stderr is not None
                 said = _listen(process.stderr, aloud)
@@ -61,7 +67,8 @@ class Local:
                 self.running.discard(process)
 
     def stop(self) -> None:
-        """Ctrl-C to each, and to what it has started."""
+        """Ctrl-C to each, and to what it has started; nothing starts after that."""
+        self.stopped = True
         for process in list(self.running):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)

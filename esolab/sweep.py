@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from esolab import trunks
 from esolab.errors import BadInput
-from esolab.processes import Ended, Launcher, Local
+from esolab.processes import STOPPED, Ended, Launcher, Local
 from esolab.report import show
 from esolab.report.findings import findings
 from esolab.report.writing import write
@@ -30,7 +30,6 @@ from esolab.tasks import OVER, Ledger, Task, tasks_of
 from esolab.terminal import console, progress
 
 FEW = 12  # runs that fit into tables on the terminal
-STOPPED = (130, -signal.SIGINT)  # exit codes of Ctrl-C
 
 
 def sweep(commands: Sequence[Sequence[str]], launcher: Launcher | None = None) -> int:
@@ -59,6 +58,7 @@ class Scheduler:
         settings = next((task.config for task in tasks if "sweep" in task.config), {"sweep": {"jobs": 1}})
         self.at_once: int = settings["sweep"]["jobs"]
         self.running: dict[Future[Ended], tuple[Task | Path, float]] = {}  # with the time they were started
+        self.stopped = False
         self.ill: set[Path] = set()  # trunks that failed: their runs do without
         open_ = {(t.trunk, t.hash) for t in tasks if t.trunk and t.state == "waiting" and not _there(t)}
         self.shared = Counter(trunk for trunk, _ in open_)
@@ -68,7 +68,7 @@ class Scheduler:
     def run(self) -> None:
         """Do all tasks. Raises KeyboardInterrupt with the way to go on."""
         with (
-            _interruptible(),
+            _interrupted(self.stop),
             tempfile.TemporaryDirectory(prefix="esolab-") as drafts,
             ThreadPoolExecutor(self.at_once) as pool,
             progress(disable=self.at_once == 1) as bar,
@@ -80,23 +80,25 @@ class Scheduler:
                 completed=sum(task.state not in ("waiting", "running") for task in self.tasks),
                 note=f"{len(self.running)} running",
             )
-            try:
-                while self._fill(pool) or self.running:
-                    if self._settle(wait(self.running, return_when=FIRST_COMPLETED).done):
-                        raise KeyboardInterrupt
-            except KeyboardInterrupt as stop:
-                self.launcher.stop()
-                self._settle(wait(self.running).done)
-                raise KeyboardInterrupt(self._way_on()) from stop
-            finally:
-                self.ledger.save()
+            while self._fill(pool) or self.running:
+                if self._settle(wait(self.running, return_when=FIRST_COMPLETED).done) and not self.stopped:
+                    self.stop()
+        if self.stopped:
+            raise KeyboardInterrupt(self._way_on())
         self._say_what_was_saved()
+
+    def stop(self) -> None:
+        """Start nothing more, and ask what is running to end; a second time, leave at once."""
+        if self.stopped and self.running:
+            raise KeyboardInterrupt(self._way_on())
+        self.stopped = True
+        self.launcher.stop()
 
     def _fill(self, pool: ThreadPoolExecutor) -> bool:
         """Start what can be started; whether anything has changed."""
         changed = False
         for task in self.tasks:
-            if task.state != "waiting" or len(self.running) >= self.at_once:
+            if task.state != "waiting" or len(self.running) >= self.at_once or self.stopped:
                 continue
             changed = self._settled_at_once(task) or self._start(task, pool) or changed
         if changed:
@@ -210,20 +212,17 @@ def _there(task: Task) -> bool:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Inside, SIGTERM is Ctrl-C."""
+def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM call `stop`, and nothing is torn out of what it is doing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {sign: signal.signal(sign, lambda *_: stop()) for sign in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 def _say(*lines: str) -> None:
