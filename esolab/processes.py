@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -31,14 +32,17 @@ class Ended:
 
 @runtime_checkable
 class Launcher(Protocol):
-    """Anything that runs a command to its end, called from several threads at once."""
+    """Anything that runs a command to its end, called from several threads at once. What a command reads lies in
+    `drafts`."""
+
+    drafts: Path | None
 
     def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
         """Run it; `aloud` shows what it says while it says it."""
         ...
 
     def stop(self) -> None:
-        """Ask what is running to end in a way that can be taken up."""
+        """Ask what is running to end in a way that can be taken up; a second time, end it."""
         ...
 
 
@@ -48,6 +52,7 @@ class Local:
     def __init__(self) -> None:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
+        self.drafts: Path | None = None  # wherever temporary files are
 
     def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
         """Run it in a session of its own, so that Ctrl-C reaches it through `stop` alone."""
@@ -58,7 +63,7 @@ class Local:
         ) as process:
             self.running.add(process)
             if self.stopped:  # while it was starting
-                self.stop()
+                _signal(process, signal.SIGINT)
             try:
                 assert process.stderr is not None
                 said = _listen(process.stderr, aloud)
@@ -67,11 +72,17 @@ class Local:
                 self.running.discard(process)
 
     def stop(self) -> None:
-        """Ctrl-C to each, and to what it has started; nothing starts after that."""
+        """Ctrl-C to each, and to what it has started; nothing starts after that. A second time they are killed."""
+        sign = signal.SIGKILL if self.stopped else signal.SIGINT
         self.stopped = True
         for process in list(self.running):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+            _signal(process, sign)
+
+
+def _signal(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
 
 
 def _environment(aloud: bool) -> dict[str, str]:
@@ -132,6 +143,9 @@ class Submitted:
                 "hydra/launcher=slurm: there is no SLURM here (no srun); start the sweep on a login node, or give "
                 "hydra.launcher.cluster=local"
             )
+        self.drafts = Path(self.folder)  # which the nodes see, too
+        self.drafts.mkdir(parents=True, exist_ok=True)
+        self.stopped = False
         self.executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster)
         try:
             self.executor.update_parameters(**self.settings)
@@ -145,7 +159,9 @@ class Submitted:
         try:
             code = int(job.result())
         except Exception as error:  # the scheduler's: time-out, node failure, cancellation
-            return Ended(1, [line for line in str(error).splitlines() if line.strip()][-LINES:])
+            return Ended(
+                STOPPED[0] if self.stopped else 1, [line for line in str(error).splitlines() if line.strip()][-LINES:]
+            )
         finally:
             self.running.discard(job)
         log = Path(job.paths.stderr)
@@ -154,5 +170,6 @@ class Submitted:
 
     def stop(self) -> None:
         """Cancel what is submitted."""
+        self.stopped = True
         for job in list(self.running):
             job.cancel()

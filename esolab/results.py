@@ -64,7 +64,7 @@ def run_folder(config: Mapping[str, Any], name: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -148,20 +148,22 @@ token, with nothing between them. `reward=preference reward.path=DIR` takes it a
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder; the lock dies with its owner.
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of a run's folder, or `wait` until they are; the lock dies with its owner.
 
     Raises:
         BadInput: another process is in it, or it cannot be written.
     """
     try:
+        if folder.is_symlink() and not folder.exists():  # a link to a run that has been deleted
+            folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
         raise BadInput(f"outputs: cannot write {str(folder)!r} ({error.strerror}); give outputs=DIR") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise BadInput(f"outputs: another process is running {str(folder)!r}; wait for it, or stop it") from None
         yield

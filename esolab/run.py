@@ -45,7 +45,8 @@ def _run(config: dict[str, Any], place: Place) -> None:
     run = assemble(config, place)
     before = run.score(f"{run.label}: before training")[0] if run.evaluation.before else None
     logger = partial(build(config["logger"]), folder, config) if config["logger"] else None
-    trunk = trunks.find(config, place) if config["trunks"] else None
+    own = (folder / trunks.CHECKPOINT).exists()
+    trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] and not own else None
     fit(run.method, run.trainer, run.data, folder, run.label, run.dev_scores, logger, trunk)
     run.method.policy.to(run.trainer.device)  # Lightning hands it back on the CPU
     if getattr(run.method, "lam", 0) > 0 and not run.method.rewards:
@@ -55,7 +56,7 @@ def _run(config: dict[str, Any], place: Place) -> None:
         )
     scores, lines = run.score(f"{run.label}: test")
     results.write_lines(folder / "predictions.jsonl", lines)
-    result = record(run, place, scores, before, trunk.name if trunk else None, time.perf_counter() - begun)
+    result = record(run, place, scores, before, trunk, time.perf_counter() - begun)
     _save(run, folder, result)
     results.write_json(folder / "result.json", result)
     log.info(f"{run.label}: finished in {result['timing']['wall_seconds']:.0f} s")

@@ -21,6 +21,7 @@ from esolab.errors import BadInput
 from esolab.judge.__main__ import as_composed
 
 REFERENCE = re.compile(r"\$\{stage\.(\w+)\}")
+GOES_WITH = {"data": "evaluation.data", "model": "optimizer.lr"}  # another choice makes what a stage says of it void
 ANY_MODEL = {  # the config of a model that serves as a policy and as a reward model, of any length
     "model_type": "gpt2",
     "n_positions": 2**30,
@@ -147,13 +148,14 @@ def _swept(override: str) -> list[str]:
 
 def _merged(stage: Sequence[str], command: Sequence[str]) -> list[str]:
     """A stage's overrides under those of the command line, which win: a choice there, as data=file, takes the stage's
-    settings of the group with it (and what is answered, with data). But where an earlier stage gives a group one of its
+    settings of the group with it, and what hangs on it. But where an earlier stage gives a group one of its
     values, as model.path=${stage.sft}, the command line's settings of that group are for other stages."""
     given = {_group(override) for override in stage if REFERENCE.search(override)}
     rest = [override for override in command if _group(override) not in given]
     said = {_key(override) for override in rest}
-    said |= {"evaluation.data"} if "data" in said else set()
-    own = [override for override in stage if _key(override) not in said and _group(override) not in said]
+    gone = {group for group in GOES_WITH if group in said}
+    said |= {GOES_WITH[group] for group in gone}
+    own = [override for override in stage if _key(override) not in said and _group(override) not in gone]
     return [*own, *rest]
 
 

@@ -59,17 +59,19 @@ class Scheduler:
         self.at_once: int = settings["sweep"]["jobs"]
         self.running: dict[Future[Ended], tuple[Task | Path, float]] = {}  # with the time they were started
         self.stopped = False
+        self.served: Counter[Path] = Counter()  # runs that have gone on from a trunk
         self.ill: set[Path] = set()  # trunks that failed: their runs do without
         open_ = {(t.trunk, t.hash) for t in tasks if t.trunk and t.state == "waiting" and not _there(t)}
         self.shared = Counter(trunk for trunk, _ in open_)
-        if (threads := self.at_once * settings.get("trainer", {}).get("threads", 1)) > (cores := os.cpu_count() or 1):
-            _say(f"sweep.jobs={self.at_once}: {threads} threads on {cores} cores; trainer.threads=1 is faster")
+        threads = settings.get("trainer", {}).get("threads", 1)
+        if isinstance(self.launcher, Local) and self.at_once * threads > (cores := len(os.sched_getaffinity(0))):
+            _say(f"{self.at_once} jobs of {threads} threads on {cores} cores: fewer of either would be faster")
 
     def run(self) -> None:
         """Do all tasks. Raises KeyboardInterrupt with the way to go on."""
         with (
             _interrupted(self.stop),
-            tempfile.TemporaryDirectory(prefix="esolab-") as drafts,
+            tempfile.TemporaryDirectory(prefix="esolab-", dir=self.launcher.drafts) as drafts,
             ThreadPoolExecutor(self.at_once) as pool,
             progress(disable=self.at_once == 1) as bar,
         ):
@@ -88,9 +90,7 @@ class Scheduler:
         self._say_what_was_saved()
 
     def stop(self) -> None:
-        """Start nothing more, and ask what is running to end; a second time, leave at once."""
-        if self.stopped and self.running:
-            raise KeyboardInterrupt(self._way_on())
+        """Start nothing more, and ask what is running to end; a second time, end it."""
         self.stopped = True
         self.launcher.stop()
 
@@ -145,6 +145,8 @@ class Scheduler:
         else:
             self._announce(f"job {self.tasks.index(task) + 1} of {len(self.tasks)}", task)
             started, task.state = task, "running"
+            if trunk is not None and not (task.folder / "checkpoints" / "last.ckpt").exists():
+                self.served[trunk] += 1
             command = task.command(file)
         file.write_text(OmegaConf.to_yaml(OmegaConf.create(task.config)), encoding="utf-8")
         self.running[pool.submit(self.launcher, command, self.at_once == 1)] = started, time.perf_counter()
@@ -176,7 +178,9 @@ class Scheduler:
     def _note_trunk(self, trunk: Path, end: Ended, seconds: float) -> None:
         runs = self.shared[trunk]
         self.ledger.trunks[trunk] = {"folder": str(trunk), "runs": runs, "seconds": round(seconds, 1), "exit": end.code}
-        if end.code:
+        if end.code in STOPPED:
+            _say(f"stopped after {seconds:.0f} s: trunk of {runs} runs, {trunk}")
+        elif end.code:
             self.ill.add(trunk)
             _say(f"trunk {trunk}: failed with exit code {end.code}; its {runs} runs do without", *end.said)
         elif self.at_once > 1:
@@ -188,11 +192,11 @@ class Scheduler:
 
     def _say_what_was_saved(self) -> None:
         """What training trunks once has saved, in seconds as they were measured."""
-        used = [trunk for trunk in self.shared if self.shared[trunk] > 1 and (trunk / "trunk.json").exists()]
-        runs = sum(self.shared[trunk] for trunk in used)
-        saved = sum((self.shared[trunk] - 1) * trunks.seconds(trunk) for trunk in used)
-        if used:
-            _say(f"{len(used)} trunks served {runs} runs: {saved:,.0f} s of SFT were not repeated")
+        saved = sum((runs - 1) * trunks.seconds(trunk) for trunk, runs in self.served.items())
+        if saved:
+            _say(
+                f"{len(self.served)} trunks served {self.served.total()} runs: {saved:,.0f} s of SFT were not repeated"
+            )
 
 
 def _report(tasks: Sequence[Task]) -> None:
@@ -202,9 +206,13 @@ def _report(tasks: Sequence[Task]) -> None:
     if 0 < len(folders) <= FEW:
         show(folders)
     for home in dict.fromkeys(task.home for task in done) if len(folders) > FEW else ():
-        found = findings([home])
-        page, *_ = write(found, home)
-        print(*[f"\n{home}", *found.verdicts, f"more: {page}"], sep="\n")
+        try:
+            found = findings([home])
+            page, *_ = write(found, home)
+        except BadInput as error:  # of another run there
+            print(error.shown(), file=sys.stderr)
+        else:
+            print(*[f"\n{home}", *found.verdicts, f"more: {page}"], sep="\n")
 
 
 def _there(task: Task) -> bool:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +67,8 @@ class Task:
             return
         place: Place = locate(self.config)
         self.folder, self.hash = place.folder, place.hash
-        self.trunk = trunks.folder(self.config, place) if self.config["trunks"] else None
+        shares = self.config["trunks"] and not self.config["rerun"]
+        self.trunk = trunks.folder(self.config, place) if shares else None
 
     @property
     def left(self) -> dict[str, Path]:
@@ -77,7 +79,10 @@ class Task:
         """Whether its result is there already and is not to be repeated; a run of another experiment is linked."""
         assert self.job is not None
         assert self.folder is not None
-        if self.config.get("rerun") or self.config.get("agreement") is not None:
+        again = self.config.get("rerun") or self.config.get("agreement") is not None
+        if self.folder.is_symlink() and (again or not self.folder.exists()):
+            self.folder.unlink()  # what is another experiment's stays, and what is gone is made again
+        if again:
             return False
         if (self.folder / "result.json").exists():
             return True
@@ -88,7 +93,8 @@ class Task:
             self.folder = found
         else:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.symlink_to(os.path.relpath(found, self.folder.parent), target_is_directory=True)
+            with suppress(FileExistsError):  # another sweep was faster
+                self.folder.symlink_to(os.path.relpath(found, self.folder.parent), target_is_directory=True)
         return True
 
     def _elsewhere(self) -> Path | None:
@@ -175,7 +181,9 @@ class Ledger:
             kept = [row for row in before if row["folder"] not in folders and row["name"] not in names]
             home.mkdir(parents=True, exist_ok=True)
             shared = [row for trunk, row in self.trunks.items() if trunk in self._used(home)]
-            rows = {"schema": results.SCHEMA, "command": self.asked, "jobs": [*kept, *own], "trunks": shared}
+            about = next((t.config["about"] for t in self.tasks if t.home == home and t.config.get("about")), None)
+            rows = {"schema": results.SCHEMA, "command": self.asked, "about": about}
+            rows |= {"jobs": [*kept, *own], "trunks": shared}
             results.write_json(home / "sweep.json", rows)
 
     def _used(self, home: Path) -> set[Path]:

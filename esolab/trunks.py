@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from esolab.errors import BadInput
 from esolab.terminal import log, logged
 from esolab.training import fit
 
+CHECKPOINT = "checkpoints/last.ckpt"
 AFTER = ("method", "reward", "sampling")  # groups that the shared epochs do not read
 PROTOCOL = ("lam", "active_epochs", "temperatures", "reward_threshold", "batch_reduction", "keep_eos")  # nor these
 
@@ -48,9 +50,16 @@ def folder(config: Mapping[str, Any], place: Place) -> Path | None:
 
 
 def find(config: Mapping[str, Any], place: Place) -> Path | None:
-    """The folder of the finished trunk of a run; None where there is none."""
+    """The folder of the finished trunk of a run; None where there is none, or it was made by other versions of the
+    libraries."""
     found = folder(config, place)
-    return found if found is not None and (found / "trunk.json").exists() else None
+    if found is None or not all((found / name).exists() for name in ("trunk.json", "metrics.csv", CHECKPOINT)):
+        return None
+    if (made := read(found)["versions"]) != (here := results.versions()):
+        other = [f"{name} {made.get(name)}" for name in here if made.get(name) != here[name]]
+        log.warning(f"{found}: was trained with {', '.join(other)} and is not used")
+        return None
+    return found
 
 
 def train(config: Mapping[str, Any]) -> Path:
@@ -64,7 +73,7 @@ def train(config: Mapping[str, Any]) -> Path:
     target = folder(config, place)
     if target is None:
         raise BadInput("--trunk: this run shares no epochs with others; give --resolved and its file")
-    with results.locked(target):
+    with results.locked(target, wait=True):
         if not (target / "trunk.json").exists():
             with logged(target / "run.log"):
                 _train(plain, place, target, shared_epochs(config))
@@ -76,19 +85,32 @@ def _train(config: dict[str, Any], place: Place, target: Path, epochs: int) -> N
     results.write_text(target / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     run = assemble(config, place)
     fit(run.method, run.trainer, run.data, target, "trunk", run.dev_scores, until=epochs)
-    seconds = time.perf_counter() - begun
-    results.write_json(target / "trunk.json", {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": seconds})
-    log.info(f"trunk: {epochs} epochs finished in {seconds:.0f} s")
+    wall = time.perf_counter() - begun
+    made = {"versions": results.versions(), "git_commit": results.git_commit(), "device": str(run.trainer.device)}
+    results.write_json(
+        target / "trunk.json", {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": wall, **made}
+    )
+    log.info(f"trunk: {epochs} epochs finished in {wall:.0f} s")
+
+
+def read(trunk: Path) -> dict[str, Any]:
+    """What a finished trunk says of itself."""
+    return dict(json.loads((trunk / "trunk.json").read_text(encoding="utf-8")))
 
 
 def seconds(trunk: Path) -> float:
     """What the process that finished a trunk took."""
-    return float(json.loads((trunk / "trunk.json").read_text(encoding="utf-8"))["wall_seconds"])
+    return float(read(trunk)["wall_seconds"])
+
+
+@cache
+def _sft() -> dict[str, Any]:
+    return resolve(["method=sft"])
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of the shared epochs: SFT's, where the run says what comes after them."""
-    sft = resolve(["method=sft"])
+    sft = _sft()
     own = {**config, **{key: sft[key] for key in AFTER}, "corpora": {}, "logger": None}
     own["choices"] = {**config["choices"], **{key: sft["choices"][key] for key in ("method", "reward")}}
     own["protocol"] = {**config["protocol"], **{key: sft["protocol"][key] for key in PROTOCOL}}

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from rich.table import Table
 
-from esolab.report.folders import whole
+from esolab.report.folders import Run, whole
 from esolab.report.variants import Variant
 
 TITLE = "cost, means over seeds: median seconds of a step that samples (SFT: of any), tokens of a run, peak memory"
@@ -43,10 +43,17 @@ def cost(variant: Variant) -> dict[str, float]:
             values: dict[str, float] = {head: steps[head] for head in ("sample", "reward", "update") if head in steps}
             values |= {"step": sum(steps.values())} if steps else {}
             values |= {head: train[f"{head}_tokens"] for head in ("sampled", "forward", "backward")}
-            values |= {"peak": run.result["peak_rss_bytes"] / 1e6, "wall": run.result["timing"]["wall_seconds"] / 60}
+            values |= {"peak": run.result["peak_rss_bytes"] / 1e6, "wall": _wall(run) / 60}
         for head, value in values.items():
             columns.setdefault(head, []).append(value)
     return {head: fmean(column) for head, column in columns.items()}
+
+
+def _wall(run: Run) -> float:
+    """Seconds of a run as if it had been trained alone: those of the epochs that it shared are its own, too."""
+    return float(
+        run.result["timing"]["wall_seconds"] + (run.result.get("trunk") or {"wall_seconds": 0})["wall_seconds"]
+    )
 
 
 def _shown(head: str, value: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from esolab.report.contrasts import Contrast as Contrast
 from esolab.report.contrasts import base_of, contrasts, headline
 from esolab.report.folders import Judgement, Run, read, whole
-from esolab.report.sweeps import commands, missing
+from esolab.report.sweeps import commands, missing, questions
 from esolab.report.variants import Variant as Variant
 from esolab.report.variants import configuration, variants
 from esolab.stats import mean_and_deviation, sentence
@@ -90,7 +90,7 @@ def findings(folders: Sequence[Path], metric: str = "rougeL") -> Findings:
     compared = contrasts([variant for variant in found if any(s.variant is variant for s in scores)], metric)
     heads = {s.data: headline([t.decoding for t in scores if t.data == s.data]) for s in scores}
     order = {data: _order(data, how, scores, compared, metric) for data, how in heads.items()}
-    abouts = [str(config["about"]) for config in configs if config.get("about")]
+    abouts = [*questions(folders), *(str(config["about"]) for config in configs if config.get("about"))]
     return Findings(
         experiment=above[0].resolve().name if len(folders) == len(above) == 1 else ", ".join(experiments),
         about=abouts[0] if abouts else None,

@@ -20,8 +20,13 @@ def commands(folders: Sequence[Path]) -> list[str]:
     return list(dict.fromkeys(str(sweep["command"]) for _, sweep in _sweeps(folders)))
 
 
+def questions(folders: Sequence[Path]) -> list[str]:
+    """What the experiments of these sweeps ask; their runs may be links to those of others, which ask other things."""
+    return list(dict.fromkeys(str(sweep["about"]) for _, sweep in _sweeps(folders) if sweep.get("about")))
+
+
 def missing(folders: Sequence[Path], variants: Sequence[Variant]) -> list[tuple[str, str]]:
-    """What is not there, with its state: jobs of a sweep.json, runs that have begun, seeds that other variants have."""
+    """What is not there, with its state: jobs of a sweep.json, runs that have begun; else seeds that others have."""
     found: list[tuple[str, str]] = []
     named: set[str] = set()
     for place, sweep in _sweeps(folders):
@@ -35,7 +40,7 @@ def missing(folders: Sequence[Path], variants: Sequence[Variant]) -> list[tuple[
     for folder in (path.parent for above in folders for path in sorted(above.glob("*/config.yaml"))):
         if not (folder / "result.json").exists() and folder.name not in named:
             found.append((folder.name, "not finished"))
-    return [*found, *_seeds(variants)]
+    return found or list(_seeds(variants))
 
 
 def _sweeps(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
