@@ -1,0 +1,132 @@
+"""The panels of a W&B dashboard: the figures of a report, of the keys that runs log (esolab.loggers)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from esolab.report.contrasts import headline
+from esolab.report.figures import SWEPT
+from esolab.report.findings import Findings
+from esolab.report.folders import Run, whole
+from esolab.report.variants import configuration, flat
+
+STEP = "trainer/global_step"  # Lightning's; W&B's own Step counts the rows that were sent, dev scores among them
+MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # over the seeds of a series
+Sections = dict[str, list[Any]]  # panels of wandb_workspaces.reports.v2 by the title of their section
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What runs sent to W&B, from their folders: `keys` of their histories, `groups` they are in, dotted keys of their
+    configuration that tell their series apart (`apart`) or that a figure sweeps (`swept`), how many of the `runs` have
+    logger=wandb (`sent`)."""
+
+    keys: list[str]
+    groups: list[str]
+    apart: list[str]
+    swept: list[str]
+    runs: int
+    sent: int
+
+    def like(self, *heads: str) -> list[str]:
+        """The keys that begin so."""
+        return [key for key in self.keys if key.startswith(heads)]
+
+    @property
+    def decodings(self) -> list[str]:
+        """How dev answers were drawn."""
+        return [key.split("/")[1] for key in self.like("dev/") if key.endswith("/rougeL")]
+
+    @property
+    def score(self) -> str:
+        """The key of the headline: ROUGE-L of dev answers (x100); dev loss (nats per token) where no run answered."""
+        return f"dev/{headline(self.decodings)}/rougeL" if self.decodings else "dev/loss"
+
+    @property
+    def filters(self) -> str:
+        """Which runs of the project are shown, as wandb_workspaces.expr reads it."""
+        return f'Metric("Group") in {self.groups!r}'
+
+
+def logged(found: Findings) -> Logged:
+    """What the runs of these findings sent, or would have with logger=wandb.
+
+    Raises:
+        BadInput: metrics.csv of a run is missing or damaged.
+    """
+    runs = [run for variant in found.variants for run in variant.runs]
+    configs = [configuration(run) for run in runs]
+    loggers = [config.get("logger") or {} for config in configs]
+    groups = [x.get("group") or run.result.get("experiment") or "single" for run, x in zip(runs, loggers, strict=True)]
+    leaves = {key for config in configs for key, _ in flat(config)}
+    settings = dict.fromkeys(key for variant in found.variants for key in variant.settings)
+    return Logged(
+        keys=list(dict.fromkeys(key for run in runs for key in _keys(run))),
+        groups=list(dict.fromkeys(map(str, groups))),
+        apart=["choices.method", *(key if "." in key else f"choices.{key}" for key in settings)],
+        swept=[key for _, key, _, _ in SWEPT if key in leaves],
+        runs=len(runs),
+        sent=sum("wandb" in str(x.get("_target_")) for x in loggers),
+    )
+
+
+def _keys(run: Run) -> list[str]:
+    path = run.folder / "metrics.csv"
+    with whole(path), path.open(newline="") as file:
+        return [head for head in next(csv.reader(file), []) if head != "step"]
+
+
+def sections(sent: Logged) -> Sections:
+    """The panels by section, in the order of the report's figures; those that no run has the keys for are left out."""
+    import wandb_workspaces.reports.v2 as wr
+
+    def line(title: str, keys: Sequence[str], label: str, x: str = STEP) -> list[Any]:
+        here = [key for key in keys if key in sent.keys]
+        axis = "epochs" if x == "epoch" else "step"
+        return [wr.LinePlot(title=title, x=x, y=here, title_x=axis, title_y=label, **MEAN)] if here else []
+
+    def scatter(title: str, x: Any, y: str, log: bool = False) -> list[Any]:
+        there = y in sent.keys and (not isinstance(x, str) or x in sent.keys)
+        axis = wr.SummaryMetric(x) if isinstance(x, str) else x
+        return [wr.ScatterPlot(title=title, x=axis, y=wr.SummaryMetric(y), log_x=log)] if there else []
+
+    score, points = sent.score, "ROUGE-L (x100)" if sent.decodings else "nats per token"
+    bars = [
+        wr.BarPlot(title=f"ROUGE-L of dev answers, {how}", metrics=[f"dev/{how}/rougeL"], title_x=points, **MEAN)
+        for how in sent.decodings
+    ]
+    ladder = [key for key in sent.like("reward/") if key.removeprefix("reward/").partition("_t")[0].isdecimal()]
+    swept = [(key, label, log) for _, key, label, log in SWEPT if key in sent.swept]
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key), log=log) for key, _, log in swept]
+    target = wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(score))
+    parameters = [
+        wr.ParameterImportancePlot(with_respect_to=score),
+        wr.ParallelCoordinatesPlot(title=f"{score} by {', '.join(sent.swept)}", columns=[*columns, target]),
+        *(p for key, label, log in swept for p in scatter(f"{score} by {label}", wr.Config(key), score, log)),
+    ]
+    made = {
+        "Scores on dev by method and decoding": bars,
+        "Learning curves": [
+            *line("Loss on dev references", ["dev/loss"], "nats per token", "epoch"),
+            *(line(f"{score} by epoch", [score], points, "epoch") if sent.decodings else []),
+            *line("Terms of the loss", ["loss", *sent.like("loss/")], "loss"),
+            *line("Norm of the gradient, before clipping", ["grad_norm"], "norm"),
+            *line("Learning rate", ["lr"], "learning rate"),
+        ],
+        "Reward and entropy": [
+            *line("Reward of sampled answers", ["reward/mean"], "mean reward"),
+            *line("Entropy of sampling", ["entropy"], "nats per token"),
+            *line("Reward by temperature of the sample", ladder, "mean reward"),
+            *scatter("Length against reward, in the last step of a run", "length/mean", "reward/mean"),
+        ],
+        "Cost": [
+            *line("Seconds of a step by phase", sent.like("seconds/"), "seconds"),
+            *line("Tokens through the network", ["tokens_per_second"], "tokens per second"),
+            *scatter(f"{score} by seconds of training, dev included", wr.Metric("Runtime"), score),
+        ],
+        "What k and lambda matter": parameters if swept and score in sent.keys else [],
+    }
+    return {title: panels for title, panels in made.items() if panels}
