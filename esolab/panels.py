@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,12 @@ class Logged:
     @property
     def filters(self) -> str:
         """Which runs of the project are shown, as wandb_workspaces.expr reads it."""
-        return f'Metric("Group") in {self.groups!r}'
+        return f'Metric("Group") in [{", ".join(map(_quoted, self.groups))}]'
+
+
+def _quoted(text: str) -> str:
+    """A string literal without any sign: the library rewrites =, < and > inside of strings, too."""
+    return '"' + re.sub(r"\W", lambda sign: f"\\U{ord(sign[0]):08x}", text) + '"'
 
 
 def logged(found: Findings) -> Logged:
