@@ -87,52 +87,83 @@ def _keys(run: Run) -> list[str]:
 
 def sections(sent: Logged) -> Sections:
     """The panels by section, in the order of the report's figures; those that no run has the keys for are left out."""
-    import wandb_workspaces.reports.v2 as wr
-
-    def line(title: str, keys: Sequence[str], label: str, x: str = STEP) -> list[Any]:
-        here = [key for key in keys if key in sent.keys]
-        axis = "epochs" if x == "epoch" else "step"
-        return [wr.LinePlot(title=title, x=x, y=here, title_x=axis, title_y=label, **MEAN)] if here else []
-
-    def scatter(title: str, x: Any, y: str, log: bool = False) -> list[Any]:
-        there = y in sent.keys and (not isinstance(x, str) or x in sent.keys)
-        axis = wr.SummaryMetric(x) if isinstance(x, str) else x
-        return [wr.ScatterPlot(title=title, x=axis, y=wr.SummaryMetric(y), log_x=log)] if there else []
-
-    score, points = sent.score, "ROUGE-L (x100)" if sent.decodings else "nats per token"
-    bars = [
-        wr.BarPlot(title=f"ROUGE-L of dev answers, {how}", metrics=[f"dev/{how}/rougeL"], title_x=points, **MEAN)
-        for how in sent.decodings
-    ]
-    ladder = [key for key in sent.like("reward/") if key.removeprefix("reward/").partition("_t")[0].isdecimal()]
-    swept = [(key, label, log) for _, key, label, log in SWEPT if key in sent.swept]
-    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key), log=log) for key, _, log in swept]
-    target = wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(score))
-    parameters = [
-        wr.ParameterImportancePlot(with_respect_to=score),
-        wr.ParallelCoordinatesPlot(title=f"{score} by {', '.join(sent.swept)}", columns=[*columns, target]),
-        *(p for key, label, log in swept for p in scatter(f"{score} by {label}", wr.Config(key), score, log)),
-    ]
     made = {
-        "Scores on dev by method and decoding": bars,
-        "Learning curves": [
-            *line("Loss on dev references", ["dev/loss"], "nats per token", "epoch"),
-            *(line(f"{score} by epoch", [score], points, "epoch") if sent.decodings else []),
-            *line("Terms of the loss", ["loss", *sent.like("loss/")], "loss"),
-            *line("Norm of the gradient, before clipping", ["grad_norm"], "norm"),
-            *line("Learning rate", ["lr"], "learning rate"),
-        ],
-        "Reward and entropy": [
-            *line("Reward of sampled answers", ["reward/mean"], "mean reward"),
-            *line("Entropy of sampling", ["entropy"], "nats per token"),
-            *line("Reward by temperature of the sample", ladder, "mean reward"),
-            *scatter("Length against reward, in the last step of a run", "length/mean", "reward/mean"),
-        ],
-        "Cost": [
-            *line("Seconds of a step by phase", sent.like("seconds/"), "seconds"),
-            *line("Tokens through the network", ["tokens_per_second"], "tokens per second"),
-            *scatter(f"{score} by seconds of training, dev included", wr.Metric("Runtime"), score),
-        ],
-        "What k and lambda matter": parameters if swept and score in sent.keys else [],
+        "Scores on dev by method and decoding": _scores(sent),
+        "Learning curves": _learning(sent),
+        "Reward and entropy": _sampling(sent),
+        "Cost": _cost(sent),
+        "What k and lambda matter": _parameters(sent),
     }
     return {title: panels for title, panels in made.items() if panels}
+
+
+def _scores(sent: Logged) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    heads = {f"ROUGE-L of dev answers, {how}": f"dev/{how}/rougeL" for how in sent.decodings}
+    return [wr.BarPlot(title=title, metrics=[key], title_x="ROUGE-L (x100)", **MEAN) for title, key in heads.items()]
+
+
+def _learning(sent: Logged) -> list[Any]:
+    return [
+        *_line(sent, "Loss on dev references", ["dev/loss"], "nats per token", "epoch"),
+        *(_line(sent, sent.score, [sent.score], "ROUGE-L (x100)", "epoch") if sent.decodings else []),
+        *_line(sent, "Terms of the loss", ["loss", *sent.like("loss/")], "loss"),
+        *_line(sent, "Norm of the gradient, before clipping", ["grad_norm"], "norm"),
+        *_line(sent, "Learning rate", ["lr"], "learning rate"),
+    ]
+
+
+def _sampling(sent: Logged) -> list[Any]:
+    """What the policy's own answers were like; a scatter has one point a series, since W&B draws them of summaries."""
+    import wandb_workspaces.reports.v2 as wr
+
+    ladder = [key for key in sent.like("reward/") if key.removeprefix("reward/").partition("_t")[0].isdecimal()]
+    title, length = "Length against reward, in the last step of a run", "length/mean"
+    lengths = _scatter(sent, title, wr.SummaryMetric(length), "reward/mean") if length in sent.keys else []
+    return [
+        *_line(sent, "Reward of sampled answers", ["reward/mean"], "mean reward"),
+        *_line(sent, "Entropy of sampling", ["entropy"], "nats per token"),
+        *_line(sent, "Reward by temperature of the sample", ladder, "mean reward"),
+        *lengths,
+    ]
+
+
+def _cost(sent: Logged) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    return [
+        *_line(sent, "Seconds of a step by phase", sent.like("seconds/"), "seconds"),
+        *_line(sent, "Tokens through the network", ["tokens_per_second"], "tokens per second"),
+        *_scatter(sent, f"{sent.score} by seconds of training, dev included", wr.Metric("Runtime"), sent.score),
+    ]
+
+
+def _parameters(sent: Logged) -> list[Any]:
+    """How the score goes with what is swept. W&B picks itself what it calls important, so the swept ones are beside."""
+    import wandb_workspaces.reports.v2 as wr
+
+    score, swept = sent.score, [(key, label, log) for _, key, label, log in SWEPT if key in sent.swept]
+    if not swept or score not in sent.keys:
+        return []
+    columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key), log=log) for key, _, log in swept]
+    columns.append(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(score)))
+    return [
+        wr.ParameterImportancePlot(with_respect_to=score),
+        wr.ParallelCoordinatesPlot(title=f"{score} by {', '.join(sent.swept)}", columns=columns),
+        *(p for key, label, log in swept for p in _scatter(sent, f"{score} by {label}", wr.Config(key), score, log)),
+    ]
+
+
+def _line(sent: Logged, title: str, keys: Sequence[str], label: str, x: str = STEP) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    here = [key for key in keys if key in sent.keys]
+    axis = "epochs" if x == "epoch" else "step"
+    return [wr.LinePlot(title=title, x=x, y=here, title_x=axis, title_y=label, **MEAN)] if here else []
+
+
+def _scatter(sent: Logged, title: str, x: Any, y: str, log: bool = False) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    return [wr.ScatterPlot(title=title, x=x, y=wr.SummaryMetric(y), log_x=log)] if y in sent.keys else []
