@@ -22,13 +22,13 @@ Sections = dict[str, list[Any]]  # panels of wandb_workspaces.reports.v2 by the 
 @dataclass(frozen=True)
 class Logged:
     """What runs sent to W&B, from their folders: `keys` of their histories, `groups` they are in, dotted keys of their
-    configuration that tell their series apart (`apart`) or that a figure sweeps (`swept`), how many of the `runs` have
-    logger=wandb (`sent`)."""
+    configuration that tell their series apart (`apart`) or that a figure sweeps (`swept`, and whether on a log scale),
+    how many of the `runs` have logger=wandb (`sent`)."""
 
     keys: list[str]
     groups: list[str]
     apart: list[str]
-    swept: list[str]
+    swept: dict[str, bool]
     runs: int
     sent: int
 
@@ -67,13 +67,13 @@ def logged(found: Findings) -> Logged:
     configs = [configuration(run) for run in runs]
     loggers = [config.get("logger") or {} for config in configs]
     groups = [x.get("group") or run.result.get("experiment") or "single" for run, x in zip(runs, loggers, strict=True)]
-    leaves = {key for config in configs for key, _ in flat(config)}
+    values = {key: [v for config in configs for k, v in flat(config) if k == key] for _, key, _, _ in SWEPT}
     settings = dict.fromkeys(key for variant in found.variants for key in variant.settings)
     return Logged(
         keys=list(dict.fromkeys(key for run in runs for key in _keys(run))),
         groups=list(dict.fromkeys(map(str, groups))),
         apart=["choices.method", *(key if "." in key else f"choices.{key}" for key in settings)],
-        swept=[key for _, key, _, _ in SWEPT if key in leaves],
+        swept={key: log and min(values[key]) > 0 for _, key, _, log in SWEPT if values[key]},
         runs=len(runs),
         sent=sum("wandb" in str(x.get("_target_")) for x in loggers),
     )
@@ -143,7 +143,8 @@ def _parameters(sent: Logged) -> list[Any]:
     """How the score goes with what is swept. W&B picks itself what it calls important, so the swept ones are beside."""
     import wandb_workspaces.reports.v2 as wr
 
-    score, swept = sent.score, [(key, label, log) for _, key, label, log in SWEPT if key in sent.swept]
+    score = sent.score
+    swept = [(key, label, sent.swept[key]) for _, key, label, _ in SWEPT if key in sent.swept]
     if not swept or score not in sent.keys:
         return []
     columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key), log=log) for key, _, log in swept]

@@ -143,7 +143,10 @@ def test_panels_are_those_of_the_report_with_keys_that_runs_log(experiment: Make
     assert (importance["viewType"], importance["config"]["targetKey"]) == ("Parameter Importance", "dev/sample/rougeL")
     accessors = [column["accessor"] for column in together["config"]["columns"]]
     assert accessors == ["config:sampling.value.k", "config:method.value.lam", "summary:dev/sample/rougeL"]
-    assert [panel["config"]["xAxis"] for panel in scatters] == accessors[:2]
+    assert [(p["config"]["xAxis"], p["config"]["xAxisLogScale"]) for p in scatters] == [
+        (accessors[0], False),
+        (accessors[1], True),
+    ]
     drawn = {key for panels in found.values() for panel in panels for key in _keys(panel)}
     assert drawn <= {*HEADS, "trainer/global_step"}
 
@@ -156,6 +159,10 @@ def test_what_no_run_logs_has_no_panel(experiment: Make) -> None:
     assert [panel.y for panel in made["Learning curves"]] == [["dev/loss"], ["loss"]]
     assert found.score == "dev/loss"
     assert made["What k and lambda matter"][0].with_respect_to == "dev/loss"
+
+
+def test_a_lambda_of_zero_has_no_place_on_a_log_scale(experiment: Make) -> None:
+    assert logged(findings([experiment((0.0, 0.5))])).swept == {"sampling.k": False, "method.lam": False}
 
 
 @pytest.mark.parametrize("group", [None, 'the "mine" o\'clock = 1 and < 2'])
