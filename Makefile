@@ -19,10 +19,11 @@ run: install     ## SFT and ESO on the embedded corpus, to one table (ARGS='seed
 	$(BIN)/python -m esolab -m experiments=quickstart $(ARGS)
 
 SCALE ?= mini
+JOBS ?= 2
 EXPERIMENTS := table1,table3,table4,table5,seeds,decoding,ladder
 
 experiments: install   ## the paper's tables and their controls (SCALE=mini; ARGS=seed=0,1 for fewer seeds); goes on where it was stopped
-	$(BIN)/python -m esolab -m experiments=$(EXPERIMENTS) scale=$(SCALE) sweep.jobs=2 $(ARGS)
+	$(BIN)/python -m esolab -m experiments=$(EXPERIMENTS) scale=$(SCALE) sweep.jobs=$(JOBS) $(ARGS)
 
 report: install   ## experiments/<name>.md from the runs in outputs/<name>
 	for name in $$(echo $(EXPERIMENTS) | tr , ' '); do \
