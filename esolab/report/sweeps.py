@@ -29,7 +29,8 @@ def missing(folders: Sequence[Path], variants: Sequence[Variant]) -> list[tuple[
     """What is not there, with its state: jobs of a sweep.json, runs that have begun; else seeds that others have."""
     found: list[tuple[str, str]] = []
     named: set[str] = set()
-    for place, sweep in _sweeps(folders):
+    swept = list(_sweeps(folders))
+    for place, sweep in swept:
         with whole(place / "sweep.json", AGAIN):
             for job in sweep["jobs"]:
                 left = Path(job["folder"]).name if job.get("folder") else None
@@ -40,7 +41,7 @@ def missing(folders: Sequence[Path], variants: Sequence[Variant]) -> list[tuple[
     for folder in (path.parent for above in folders for path in sorted(above.glob("*/config.yaml"))):
         if not (folder / "result.json").exists() and folder.name not in named:
             found.append((folder.name, "not finished"))
-    return found or list(_seeds(variants))
+    return found if swept else [*found, *_seeds(variants)]
 
 
 def _sweeps(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:

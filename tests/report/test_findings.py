@@ -234,7 +234,6 @@ def test_a_half_finished_sweep_says_what_is_missing(seeded: Make, tmp_path: Path
         ("method=rrhf seed=0", "waiting"),
         ("method=rrhf seed=1", "done, but its folder is gone"),
         (begun.name, "not finished"),
-        ("ESO", "no run with seed 1"),
     ]
     assert [c.result.seeds for c in found.contrasts] == [1]
 
