@@ -76,9 +76,9 @@ class Scheduler:
             progress(disable=self.at_once == 1) as bar,
         ):
             self.drafts = Path(drafts)
-            self.bar = bar.add_task("sweep", total=len(self.tasks), note="")
+            line = bar.add_task("sweep", total=len(self.tasks), note="")
             self.advance: Callable[[], None] = lambda: bar.update(
-                self.bar,
+                line,
                 completed=sum(task.state not in ("waiting", "running") for task in self.tasks),
                 note=f"{len(self.running)} running",
             )
@@ -136,7 +136,7 @@ class Scheduler:
             return False
         file = self.drafts / f"{len(list(self.drafts.iterdir()))}.yaml"
         trunk = task.trunk if task.trunk and self.shared[task.trunk] > 1 and task.trunk not in self.ill else None
-        if trunk is not None and not (trunk / "trunk.json").exists():
+        if trunk is not None and not trunks.ready(trunk):
             if trunk in (other for other, _ in self.running.values()):
                 return False
             self._announce(f"trunk of {self.shared[trunk]} runs", task)

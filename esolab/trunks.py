@@ -42,24 +42,24 @@ def shared_epochs(config: Mapping[str, Any]) -> int:
 
 
 def folder(config: Mapping[str, Any], place: Place) -> Path | None:
-    """Where the trunk of a run belongs, whether it is there or not; None for a run that shares nothing."""
+    """Where the trunk of a run belongs, whether it is there or not; None for a run that shares nothing. Other versions
+    of the libraries train another."""
     if not shared_epochs(config):
         return None
-    name = results.identity(_plain(config), place.fingerprints[:2])  # of the model and of the corpus
+    read_by_it = place.fingerprints[:2]  # of the model and of the corpus
+    name = results.identity(_plain(config), [*read_by_it, json.dumps(results.versions())])
     return Path(config["outputs"]) / "trunks" / name
 
 
+def ready(trunk: Path) -> bool:
+    """Whether a trunk is finished and whole."""
+    return all((trunk / name).exists() for name in ("trunk.json", "metrics.csv", CHECKPOINT))
+
+
 def find(config: Mapping[str, Any], place: Place) -> Path | None:
-    """The folder of the finished trunk of a run; None where there is none, or it was made by other versions of the
-    libraries."""
+    """The folder of the finished trunk of a run; None where there is none."""
     found = folder(config, place)
-    if found is None or not all((found / name).exists() for name in ("trunk.json", "metrics.csv", CHECKPOINT)):
-        return None
-    if (made := read(found)["versions"]) != (here := results.versions()):
-        other = [f"{name} {made.get(name)}" for name in here if made.get(name) != here[name]]
-        log.warning(f"{found}: was trained with {', '.join(other)} and is not used")
-        return None
-    return found
+    return found if found is not None and ready(found) else None
 
 
 def train(config: Mapping[str, Any]) -> Path:
@@ -74,7 +74,7 @@ def train(config: Mapping[str, Any]) -> Path:
     if target is None:
         raise BadInput("--trunk: this run shares no epochs with others; give --resolved and its file")
     with results.locked(target, wait=True):
-        if not (target / "trunk.json").exists():
+        if not ready(target):
             with logged(target / "run.log"):
                 _train(plain, place, target, shared_epochs(config))
     return target

@@ -121,6 +121,21 @@ def test_runs_that_begin_otherwise_do_not(tmp_path: Path, setting: str) -> None:
     assert where(tmp_path, "method=sft", setting) not in (None, where(tmp_path, "method=sft"))
 
 
+def test_other_versions_of_the_libraries_train_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = where(tmp_path, "method=sft")
+    monkeypatch.setattr(trunks.results, "versions", lambda: {"torch": "0"})
+    assert where(tmp_path, "method=sft") not in (None, here)
+
+
+def test_a_trunk_whose_checkpoint_was_deleted_is_trained_again(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "method=sft")
+    trunk = trunks.train(config)
+    (trunk / trunks.CHECKPOINT).unlink()
+    assert trunks.find(config, locate(config)) is None
+    assert trunks.train(config) == trunk
+    assert trunks.find(config, locate(config)) == trunk
+
+
 def test_a_run_that_shares_nothing_has_no_trunk(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="shares no epochs"):
         trunks.train(tiny(tmp_path, "method=eso", "trainer.epochs=1"))

@@ -12,24 +12,11 @@ from typing import Any
 import yaml
 
 from esolab.report.folders import Run, answered, whole
+from esolab.results import ELSEWHERE
 
 ORDER = ("sft", "unlike", "drl", "rrhf", "eso")  # the rows of the paper's tables; other methods come after
 CHOICES = ("model", "data", "reward", "protocol")  # what a variant is named by where it differs, before single values
-PLACES = (
-    "seed",
-    "choices",
-    "outputs",
-    "slug",
-    "logger",
-    "rerun",
-    "scale",
-    "stages",
-    "about",
-    "sweep",
-    "trunks",
-    "corpora",
-    "data_root",
-)
+PLACES = (*ELSEWHERE, "seed", "choices", "corpora", "data_root")  # no part of what a variant is
 NEAREST = ("method", "sampling", "sft", "optimizer", "trainer", "reward", "model", "data", "evaluation", "protocol")
 Leaves = dict[str, Any]  # the values of a configuration by their dotted keys
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
