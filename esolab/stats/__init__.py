@@ -4,7 +4,7 @@ from esolab.stats.agreement import WORTH, cohens_kappa, length_controlled
 from esolab.stats.comparison import Comparison, compare, mean_and_deviation, sentence
 from esolab.stats.intervals import CHUNK, Interval, paired_bootstrap, verdict, wilson
 from esolab.stats.power import Components, components, prompts_needed, seeds_needed
-from esolab.stats.resampling import bca, bca_limits, holm, resampled_means, sign_flip
+from esolab.stats.resampling import bca, bca_limits, holm, resampled_means, sign_flip, stretch
 
 __all__ = [
     "CHUNK",
@@ -26,6 +26,7 @@ __all__ = [
     "seeds_needed",
     "sentence",
     "sign_flip",
+    "stretch",
     "verdict",
     "wilson",
 ]

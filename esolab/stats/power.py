@@ -45,9 +45,9 @@ def components(differences: Float[np.ndarray, "S N"]) -> Components:
 def seeds_needed(effect: float, varies: Components, prompts: int) -> int | None:
     """How many seeds, on so many prompts, let a true difference of `effect` be seen at 5% in 80% of repetitions.
 
-    By the normal distribution, so a little few where it says fewer than ten, and of a test that knows the variance: the
-    bootstrap's interval, wider where the residual dominates, may ask for up to three times as many. None where no
-    number would. The effect just measured is a rough guess of the true one, and the answer as rough: a plan, no result.
+    By the normal distribution, so a little few where it says fewer than ten, and of a test that knows the variance.
+    None where no number would. The effect just measured is a rough guess of the true one, and the answer as rough: a
+    plan, no result.
     """
     return _needed(effect, varies.seed + varies.residual / prompts, varies.prompt / prompts, 1)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from esolab.stats.intervals import CHUNK
 
@@ -74,11 +74,40 @@ def bca(
     """Bounds of the mean of each comparison: the BCa bootstrap (Efron 1987), seeds and prompts resampled independently.
 
     With S = 1 it is the BCa interval of paired prompts, equal to `scipy.stats.bootstrap`, and says nothing of other
-    seeds. Resampling both axes (McCullagh 2000, Owen 2007) counts what is neither of the seed nor of the prompt, as the
-    noise of sampling, up to three times: where that dominates, a 95% interval misses the truth in 1%. Of few seeds'
-    spread it sees (S - 1) / S: where seeds dominate it misses in about 10% with 5 seeds, up to 18% with 3.
+    seeds. With more, the resamples are stretched about the estimate (`stretch`): resampling both axes counts what is
+    neither of the seed nor of the prompt up to three times (McCullagh 2000, Owen 2007), and of few seeds' spread too
+    little. In simulations a 95% interval so stretched misses the truth in 4 to 8% with 3 seeds or more, in up to 12%
+    with 2 (unstretched: in 1% where noise dominates, in up to 18% where seeds do and there are 3).
     """
-    return bca_limits(resampled_means(differences, resamples, seed), differences, level)
+    means = resampled_means(differences, resamples, seed)
+    estimates = differences.mean(axis=(1, 2))[:, None]
+    return bca_limits(estimates + stretch(differences, level)[:, None] * (means - estimates), differences, level)
+
+
+def stretch(differences: Float[np.ndarray, "C S N"], level: float) -> Float[np.ndarray, " C"]:
+    """How much wider the bootstrap's spread must be to be that of the mean; 1 of one seed, and where nothing differs.
+
+    The variance of the mean by its components (`power.components`), over the one that resampling both axes gives it;
+    times the quantile of Student's t over the normal one, with the degrees of freedom of Satterthwaite (1946), as few
+    as S - 1 where seeds are most of it.
+    """
+    comparisons, s, n = differences.shape
+    if s == 1:
+        return np.ones(comparisons)
+    by_seed, by_prompt, mean = differences.mean(axis=2), differences.mean(axis=1), differences.mean(axis=(1, 2))
+    left = ((differences - by_seed[:, :, None] - by_prompt[:, None] + mean[:, None, None]) ** 2).sum(axis=(1, 2))
+    seeds, prompts = by_seed.var(axis=1, ddof=1) / s, by_prompt.var(axis=1, ddof=1) / n
+    free = (s - 1) * (n - 1)
+    noise = left / free / (s * n)  # all three as variances of the mean, that of seeds and of prompts with the noise
+    resampled = seeds * (s - 1) / s + prompts * (n - 1) / n + left / (s * n) ** 2
+    variance = np.maximum(seeds, noise) + np.maximum(prompts, noise) - noise
+    loose = np.where(seeds > noise, seeds**2 / (s - 1), 0) + np.where(prompts > noise, prompts**2 / (n - 1), 0)
+    loose += np.where((seeds > noise) == (prompts > noise), noise**2 / free, 0)  # else it cancels
+    varies = resampled > (ROUNDING * mean) ** 2
+    ratio = np.divide(variance, resampled, out=np.ones(comparisons), where=varies)
+    degrees = np.divide(variance**2, loose, out=np.full(comparisons, np.inf), where=varies)
+    tail = (1 + level) / 2
+    return np.where(varies, np.sqrt(ratio) * stdtrit(degrees, tail) / ndtri(tail), 1.0)
 
 
 def resampled_means(differences: Float[np.ndarray, "C S N"], resamples: int, seed: int) -> Float[np.ndarray, "C R"]:

@@ -213,15 +213,14 @@ def test_two_methods_that_do_not_differ_are_told_apart_as_often_as_is_said(seeds
     found = compare(prompts + noise * (a - b), resamples=400)
     low, high = binom.ppf([0.005, 0.995], 400, 0.05)
     assert low <= sum(one.p < 0.05 for one in found) <= high
-    assert sum(one.p < 0.05 and not one.low <= 0 <= one.high for one in found) <= high
+    assert low <= sum(not one.low <= 0 <= one.high for one in found) <= high
     assert sum(one.distinguishable for one in found) == 0  # Holm's correction over 400
 
 
 def test_seeds_that_differ_widen_the_interval_and_not_the_test():
     """Methods that differ by the luck of seeds only, as large as that of prompts: the test, which takes the seeds as
-    given, is wrong three times too often; the interval, which does not, about as often as it says (few seeds: a little
-    more)."""
+    given, is wrong three times too often; the interval, which does not, about as often as it says."""
     rng = np.random.default_rng(0)
     found = compare(rng.normal(0, math.sqrt(5 / 100), (400, 5, 1)) + rng.normal(size=(400, 1, 100)), resamples=400)
     assert np.mean([one.p < 0.05 for one in found]) == pytest.approx(0.17, abs=0.06)
-    assert np.mean([not one.low <= 0 <= one.high for one in found]) == pytest.approx(0.075, abs=0.04)
+    assert np.mean([not one.low <= 0 <= one.high for one in found]) == pytest.approx(0.055, abs=0.03)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, norm, permutation_test, t
 
-from esolab.stats import bca, bca_limits, holm, resampled_means, sign_flip
+from esolab.stats import bca, bca_limits, components, holm, resampled_means, sign_flip, stretch
 from esolab.stats.intervals import CHUNK
 
 
@@ -132,7 +132,7 @@ def test_seeds_and_prompts_resampled_are_close_to_scipys():
         (np.arange(5), np.arange(60)), mean, n_resamples=5000, vectorized=False, rng=np.random.default_rng(0)
     )
     low, high = reference.confidence_interval
-    assert bca(d)[0] == pytest.approx([low, high], abs=0.05 * (high - low))
+    assert bca_limits(resampled_means(d, 10_000, 0), d, 0.95)[0] == pytest.approx([low, high], abs=0.05 * (high - low))
     assert resampled_means(d, 10_000, 0).std() == pytest.approx(reference.standard_error, rel=0.05)
 
 
@@ -151,6 +151,36 @@ def test_the_spread_of_resamples_is_that_of_seeds_and_of_prompts():
     u, v = rng.normal(size=(6, 1)), rng.normal(size=(1, 50))
     expected = u.var() / 6 + v.var() / 50
     assert resampled_means((u + v)[None], 40_000, 0).var() == pytest.approx(expected, rel=0.03)
+
+
+def test_one_seed_is_not_stretched():
+    assert stretch(crossed(3, 1, 20), 0.95).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_stretch_by_hand():
+    """Two seeds, two prompts. Means of seeds 4 and 0, of prompts 3 and 1, no noise: as variances of the mean
+    8 / 2 = 4 with 1 degree of freedom and 2 / 2 = 1 with 1, so 5 with 25 / (16 + 1); resampled half of it."""
+    d = np.array([[[5.0, 3.0], [1.0, -1.0]]])
+    expected = math.sqrt(5 / 2.5) * t.ppf(0.975, 25 / 17) / norm.ppf(0.975)
+    assert stretch(d, 0.95) == pytest.approx([expected])
+
+
+def test_noise_alone_is_stretched_to_what_it_is():
+    """Rows and columns sum to 0, so all is noise, of (1 x 2) degrees of freedom: 12 / 2 = 6, of the mean 6 / 6 = 1.
+    Resampling sees 12 / 36 of it."""
+    d = np.array([[[2.0, -1.0, -1.0], [-2.0, 1.0, 1.0]]])
+    expected = math.sqrt(1 / (1 / 3)) * t.ppf(0.95, 2) / norm.ppf(0.95)
+    assert stretch(d, 0.9) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize(("s", "n"), [(2, 30), (5, 60), (20, 10)])
+def test_the_spread_of_stretched_resamples_is_that_of_the_components(s, n):
+    d = crossed(4, s, n)
+    resampled = resampled_means(d, 20_000, 0).std(axis=1)
+    wide = stretch(d, 0.95)
+    for one, spread, factor in zip(d, resampled, wide, strict=True):
+        true = math.sqrt(components(one).variance(s, n))
+        assert 0.97 * true < spread * factor < 0.03 * true + true * t.ppf(0.975, min(s, n) - 1) / norm.ppf(0.975)
 
 
 def test_intervals_of_many_are_those_of_each_alone():
