@@ -85,6 +85,6 @@ def test_a_policy_does_not_differ_from_itself(scores: np.ndarray, seeds: int) ->
     assert low <= sum(not one.low <= 0 <= one.high for one in found) <= high
     assert sum(one.distinguishable for one in found) <= high
     print(
-        f"{seeds} against {seeds}: p below .05 in {np.mean([one.p < 0.05 for one in found]):.1%}, interval without 0 in "
-        f"{np.mean([not one.low <= 0 <= one.high for one in found]):.1%}"
+        f"{seeds} against {seeds}: p below .05 in {np.mean([one.p < 0.05 for one in found]):.1%}, "
+        f"interval without 0 in {np.mean([not one.low <= 0 <= one.high for one in found]):.1%}"
     )

@@ -25,7 +25,7 @@ def score_tables(found: Findings) -> Iterator[Table]:
 def _scores(found: Findings, data: str, how: str, scores: list[Score]) -> Table:
     metrics = [metric for metric in NAMES if any(metric in s.values for s in scores)]
     own = [c for s in scores if (c := found.against_base(s.variant, data, how)) is not None]
-    bases = {c.b.name for c in own}
+    bases = {c.b.short for c in own}
     less = f"{NAMES[found.metric]} less {bases.pop() if len(bases) == 1 else 'its base'}"
     tested = [less, *TESTED] if own else []
     sizes = sorted({s.prompts for s in scores})
@@ -37,7 +37,7 @@ def _scores(found: Findings, data: str, how: str, scores: list[Score]) -> Table:
     for s in scores:
         cells = [spread(s, metric) for metric in metrics]
         test = _tested(found.against_base(s.variant, data, how))
-        table.add_row(s.variant.name, f"{s.seeds}", *cells, *(test if own else ()))
+        table.add_row(s.variant.short, f"{s.seeds}", *cells, *(test if own else ()))
     return table
 
 
@@ -85,7 +85,7 @@ def _contrasts(title: str, own: list[Contrast]) -> Table:
         table.add_column(head, justify="right")
     for c in own:
         best = " (best)" if c.kind == "best" else ""
-        sides = (f"{v.name} at {how}{best}" for v, how in ((c.a, c.decoding_a), (c.b, c.decoding_b)))
+        sides = (f"{v.short} at {how}{best}" for v, how in ((c.a, c.decoding_a), (c.b, c.decoding_b)))
         table.add_row(*sides, *_tested(c))
     return table
 

@@ -21,6 +21,7 @@ NAMES = {
     "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "gleu": "GLEU", "gleu_char": "GLEU (characters)",
     "length": "words", "distinct2": "distinct-2",
 }  # fmt: skip
+SIDES = ("above", "not distinguishable from", "below")
 STARS = "* p < .05, ** p < .01, *** p < .001, after Holm's correction over all comparisons of the data set"
 
 
@@ -127,12 +128,12 @@ def _verdicts(heads: dict[str, str], order: dict[str, str], compared: Sequence[C
         own = [c for c in compared if c.data == data]
         bases = [c for c in own if c.kind == "base" and c.decoding_a == how]
         for c in sorted(bases, key=lambda c: -c.result.estimate):
-            yield f"{data}, {how}: {sentence(c.result, c.a.name, c.b.name, NAMES[metric])}"
+            yield f"{data}, {how}: {sentence(c.result, c.a.short, c.b.short, NAMES[metric])}"
         if len(bases) > 1:
             yield order[data]
         yield from _control(data, [c for c in own if c.kind == "decoding"])
         if best := [c for c in own if c.kind == "best"]:
-            said = "; ".join(f"{c.a.name} at {c.decoding_a} is {_beside(c)}" for c in best)
+            said = "; ".join(f"{c.a.short} at {c.decoding_a} is {_beside(c)}" for c in best)
             yield f"{data}, each at its best decoding, which was picked on the test: {said}."
         if own and all(c.result.seeds == 1 for c in own):
             yield f"{data}: one seed each; how far another would be from it nobody has measured."
@@ -142,14 +143,21 @@ def _control(data: str, own: Sequence[Contrast]) -> Iterator[str]:
     """Of each variant one sentence: its headline against what the base reaches by decoding alone."""
     for a in dict.fromkeys(c.a for c in own):
         mine = [c for c in own if c.a is a]
-        said = "; ".join(map(_beside, mine))
-        yield f"{data}, against decoding alone: {a.name} at {mine[0].decoding_a} is {said}."
+        hows: dict[str, list[str]] = {}
+        for c in mine:
+            hows.setdefault(_side(c), []).append(c.decoding_b)
+        said = "; ".join(f"{side} {mine[0].b.short} at {', '.join(hows[side])}" for side in SIDES if side in hows)
+        yield f"{data}, against decoding alone: {a.short} at {mine[0].decoding_a} is {said}."
+
+
+def _side(c: Contrast) -> str:
+    return SIDES[1] if not c.result.distinguishable else SIDES[0] if c.result.estimate > 0 else SIDES[2]
 
 
 def _beside(c: Contrast) -> str:
     side = "above" if c.result.estimate >= 0 else "below"
     sure = "distinguishable" if c.result.distinguishable else "not distinguishable"
-    return f"{abs(c.result.estimate):.2f} points {side} {c.b.name} at {c.decoding_b} ({sure})"
+    return f"{abs(c.result.estimate):.2f} points {side} {c.b.short} at {c.decoding_b} ({sure})"
 
 
 def _order(data: str, how: str, scores: Sequence[Score], compared: Sequence[Contrast], metric: str) -> str:
@@ -164,14 +172,14 @@ def _order(data: str, how: str, scores: Sequence[Score], compared: Sequence[Cont
     for group in groups.values():
         ranked = sorted(group, key=lambda s: -s.values[metric][0])
         pairs = [(above.variant, below.variant) for above, below in pairwise(ranked)]
-        alike = [f"{a.name} and {b.name}" for a, b in pairs if frozenset((a, b)) not in sure]
+        alike = [f"{a.short} and {b.short}" for a, b in pairs if frozenset((a, b)) not in sure]
         said = f"not distinguishable: {', '.join(alike)}" if alike else "all distinguishable"
         lines.append(", ".join(_placed(s, metric) for s in ranked) + (f" (of neighbours, {said})" if pairs else ""))
     return f"{data}, {how}, from the highest {NAMES[metric]} down: {'; '.join(lines)}."
 
 
 def _placed(score: Score, metric: str) -> str:
-    return f"{score.variant.name} {score.values[metric][0]:.2f}"
+    return f"{score.variant.short} {score.values[metric][0]:.2f}"
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:

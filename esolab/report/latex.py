@@ -7,6 +7,7 @@ from pathlib import Path
 
 from esolab.report.findings import NAMES, Findings, Score
 from esolab.report.paper import beside
+from esolab.report.variants import title
 from esolab.results import write_text
 
 TABLES = {"rouge": ("rouge1", "rouge2", "rougeL"), "gleu": ("gleu_char",)}
@@ -60,7 +61,7 @@ def _cells(found: Findings, metrics: Sequence[str]) -> Cells:
         if found.headline[s.data] == s.decoding and all(metric in s.values for metric in metrics):
             model = str(s.variant.runs[0].result["model"])
             words = [word for key, word in s.variant.settings.items() if key not in ("model", "data")]
-            row = (model, " ".join([s.variant.method.upper(), *words]))
+            row = (model, " ".join([title(s.variant.method), *words]))
             if s.data in cells.get(row, {}):
                 row = (model, s.variant.name)
             cells.setdefault(row, {})[s.data] = s

@@ -78,7 +78,7 @@ def _tables(findings: Findings) -> list[Any]:
 
 
 def _bases(findings: Findings) -> str:
-    return " or ".join(dict.fromkeys(c.b.name for c in findings.contrasts if c.kind == "base")) or "the base"
+    return " or ".join(dict.fromkeys(c.b.short for c in findings.contrasts if c.kind == "base")) or "the base"
 
 
 def _summary(findings: Findings) -> str:

@@ -50,8 +50,8 @@ def score_table(findings: Findings, data: str) -> Table:
     rows = [s for s in findings.scores if (s.data, s.decoding) == (data, how)]
     keys = [key for key in SHOWN if any(key in s.values for s in rows)]
     best = {key: max(s.values[key][0] for s in rows if key in s.values) for key in keys if key in RANKED}
-    compared = {s.variant.name: findings.against_base(s.variant, data, how) for s in rows}
-    heads, body = ["seeds"], [(s.variant.name, [Cell(f"{s.seeds}")]) for s in rows]
+    compared = {s.variant.short: findings.against_base(s.variant, data, how) for s in rows}
+    heads, body = ["seeds"], [(s.variant.short, [Cell(f"{s.seeds}")]) for s in rows]
     for key in keys:
         heads.append(NAMES[key])
         for s, (_, cells) in zip(rows, body, strict=True):
@@ -81,7 +81,7 @@ def decoding_table(findings: Findings, data: str) -> Table | None:
                 else _score(s, findings.metric, best[s.decoding], findings.against_base(variant, data, s.decoding))
                 for s in own
             ]
-            rows.append((variant.name, cells))
+            rows.append((variant.short, cells))
     return Table(f"{data}: {NAMES[findings.metric]} by decoding", hows, rows)
 
 
@@ -100,7 +100,7 @@ def contrast_table(findings: Findings, data: str) -> Table | None:
         "prompts",
         "distinguishable",
     ]
-    rows = [(f"{_side(c.a.name, c.decoding_a)} less {_side(c.b.name, c.decoding_b)}", _contrast(c)) for c in own]
+    rows = [(f"{_side(c.a.short, c.decoding_a)} less {_side(c.b.short, c.decoding_b)}", _contrast(c)) for c in own]
     return Table(f"{data}: all {len(own)} comparisons", heads, rows)
 
 

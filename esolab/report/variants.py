@@ -27,10 +27,12 @@ class Variant:
     """Runs that differ in nothing but their seed, in the order of their seeds.
 
     `name` is the method and the values that no other variant of the method has, as "ESO lam=0.5"; `settings` are these
-    values as words, by their keys: {"method.lam": "lam=0.5"}.
+    values as words, by their keys: {"method.lam": "lam=0.5"}. `short` is the name among those that answered a corpus:
+    without the data that it learned from, where no other of them is called so.
     """
 
     name: str
+    short: str
     method: str
     runs: tuple[Run, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -58,17 +60,36 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
     leaves = [_leaves(group[0]) for group in found]
     parts = [_parts(i, found, leaves) for i in range(len(found))]
     names = [
-        " ".join([group[0].result["method"].upper(), *own.values()]) for group, own in zip(found, parts, strict=True)
+        " ".join([title(group[0].result["method"]), *own.values()]) for group, own in zip(found, parts, strict=True)
     ]
     alike = Counter(names)
+    shorts = _shorts(found, parts)
     made = []
-    for group, name, own in zip(found, names, parts, strict=True):
+    for group, name, short, own in zip(found, names, shorts, parts, strict=True):
         method, code = group[0].result["method"], group[0].folder.name.rpartition("-")[2]
         unique = name if alike[name] == 1 else f"{name} {code}"
-        made.append(
-            (_rank(method), [_size(value) for value in own.values()], Variant(unique, method, tuple(group), own))
-        )
+        variant = Variant(unique, short or unique, method, tuple(group), own)
+        made.append((_rank(method), [_size(value) for value in own.values()], variant))
     return [variant for *_, variant in sorted(made, key=lambda item: item[:2])]
+
+
+def title(method: str) -> str:
+    """A method as a table names it: "ESO", "Unlike"."""
+    return method.upper() if len(method) < 6 else method.replace("_", " ").capitalize()
+
+
+def _shorts(groups: Sequence[Sequence[Run]], parts: Sequence[Mapping[str, str]]) -> list[str | None]:
+    """The names without the data, None for one that another variant that answered the same corpus would have, too."""
+    shorts, corpora = [], []
+    for group, own in zip(groups, parts, strict=True):
+        words = [word for key, word in own.items() if key != "data"]
+        shorts.append(" ".join([title(group[0].result["method"]), *words]))
+        corpora.append({data for run in group for data in run.result["scores"]})
+    alike = Counter((short, data) for short, of in zip(shorts, corpora, strict=True) for data in of)
+    return [
+        short if all(alike[short, data] == 1 for data in of) else None
+        for short, of in zip(shorts, corpora, strict=True)
+    ]
 
 
 def configuration(run: Run) -> dict[str, Any]:

@@ -103,10 +103,31 @@ def test_a_variant_without_config_is_named_by_its_folder(run: Make, tmp_path: Pa
     assert named(findings([tmp_path])) == ["ESO lam=1", "ESO lam=2"]
 
 
+def test_among_what_answered_a_corpus_a_variant_needs_no_word_for_what_it_learned_from(
+    run: Make, tmp_path: Path
+) -> None:
+    """But for what learned from one corpus and answered another's test, beside one that learned from that."""
+    for data in ("news", "mail"):
+        for method, points in (("sft", 0.2), ("eso", 0.4)):
+            answers = {f"p{i}": ("an answer", points + 0.01 * i) for i in range(12)}
+            run(f"method={method},data={data}-a", answers, data=data, but_for_seed=f"{method} {data}", setting=data)
+    found = findings([tmp_path])
+    assert named(found) == ["SFT mail", "SFT news", "ESO mail", "ESO news"]
+    assert [variant.short for variant in found.variants] == ["SFT", "SFT", "ESO", "ESO"]
+    assert [verdict.partition(",")[0] for verdict in found.verdicts if "ESO scores" in verdict] == ["mail", "news"]
+    assert all("ESO scores 20.00 ROUGE-L points above SFT," in v for v in found.verdicts if " scores " in v)
+
+    away = tmp_path / "method=eso,data=mail-a" / "result.json"
+    result = json.loads(away.read_text())
+    result["scores"]["news"] = result["scores"]["mail"]
+    away.write_text(json.dumps(result))
+    assert [variant.short for variant in findings([tmp_path]).variants] == ["SFT", "SFT", "ESO mail", "ESO news"]
+
+
 def test_methods_stand_as_in_the_papers_tables(run: Make, tmp_path: Path) -> None:
     for method in ("ppo", "eso", "rrhf", "dpo", "drl", "unlike", "sft"):
         run(f"method={method}-a", {"p": ("x", 0.5)})
-    assert named(findings([tmp_path])) == ["SFT", "UNLIKE", "DRL", "RRHF", "ESO", "DPO", "PPO"]
+    assert named(findings([tmp_path])) == ["SFT", "Unlike", "DRL", "RRHF", "ESO", "DPO", "PPO"]
 
 
 def test_comparisons_are_those_of_the_statistics_on_the_same_seeds_and_prompts(seeded: Make, tmp_path: Path) -> None:
@@ -152,13 +173,13 @@ def three(seeded: Make, tmp_path: Path) -> Findings:
 def test_holm_counts_each_comparison_of_a_corpus_once(three: Findings) -> None:
     kinds = [(c.kind, c.a.name, c.decoding_a, c.b.name, c.decoding_b) for c in three.contrasts]
     assert kinds == [
-        ("base", "UNLIKE", "sample", "SFT", "sample"),
-        ("base", "UNLIKE", "greedy", "SFT", "greedy"),
+        ("base", "Unlike", "sample", "SFT", "sample"),
+        ("base", "Unlike", "greedy", "SFT", "greedy"),
         ("base", "ESO", "sample", "SFT", "sample"),
         ("base", "ESO", "greedy", "SFT", "greedy"),
-        ("pair", "ESO", "sample", "UNLIKE", "sample"),
-        ("decoding", "UNLIKE", "sample", "SFT", "greedy"),
-        ("best", "UNLIKE", "greedy", "SFT", "greedy"),
+        ("pair", "ESO", "sample", "Unlike", "sample"),
+        ("decoding", "Unlike", "sample", "SFT", "greedy"),
+        ("best", "Unlike", "greedy", "SFT", "greedy"),
         ("decoding", "ESO", "sample", "SFT", "greedy"),
         ("best", "ESO", "greedy", "SFT", "greedy"),
     ]
@@ -172,24 +193,24 @@ def test_verdicts_begin_with_the_headline_and_end_with_what_decoding_does(three:
     eso, unlike, order, unlike_alone, eso_alone, best = three.verdicts
     assert eso.startswith("d, sample: ESO scores 4.15 ROUGE-L points above SFT, 95% interval ")
     assert eso.endswith("above in 2 of 2 seeds: distinguishable.")
-    assert unlike.startswith("d, sample: UNLIKE scores 0.02 ROUGE-L points above SFT")
+    assert unlike.startswith("d, sample: Unlike scores 0.02 ROUGE-L points above SFT")
     assert "not distinguishable" in unlike
     assert order == three.order["d"]
     assert order == (
-        "d, sample, from the highest ROUGE-L down: ESO 29.70, UNLIKE 25.57, SFT 25.55 "
-        "(of neighbours, not distinguishable: UNLIKE and SFT)."
+        "d, sample, from the highest ROUGE-L down: ESO 29.70, Unlike 25.57, SFT 25.55 "
+        "(of neighbours, not distinguishable: Unlike and SFT)."
     )
-    assert unlike_alone.startswith("d, against decoding alone: UNLIKE at sample is 5.53 points below SFT at greedy (")
-    assert eso_alone.startswith("d, against decoding alone: ESO at sample is 1.40 points below SFT at greedy (")
+    assert unlike_alone == "d, against decoding alone: Unlike at sample is below SFT at greedy."
+    assert eso_alone == "d, against decoding alone: ESO at sample is below SFT at greedy."
     assert best.startswith(
-        "d, each at its best decoding, which was picked on the test: UNLIKE at greedy is 0.00 points"
+        "d, each at its best decoding, which was picked on the test: Unlike at greedy is 0.00 points"
     )
     assert best.endswith("; ESO at greedy is 2.00 points above SFT at greedy (distinguishable).")
 
 
 def test_stars_need_the_interval_too(three: Findings) -> None:
     stars = {(c.kind, c.a.name, c.decoding_a): c.stars for c in three.contrasts}
-    assert stars["base", "UNLIKE", "sample"] == ""
+    assert stars["base", "Unlike", "sample"] == ""
     sure = next(c for c in three.contrasts if (c.kind, c.a.name, c.decoding_a) == ("base", "ESO", "sample"))
     assert sure.result.adjusted == pytest.approx(7 * 2 / 2**12)  # all twelve prompts above: two of the sign patterns
     assert stars["base", "ESO", "sample"] == "**"
