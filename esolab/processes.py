@@ -8,9 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -47,20 +48,30 @@ class Launcher(Protocol):
 
 
 class Local:
-    """Processes on this machine. They end when this one does, however it ends."""
+    """Processes on this machine. They end when this one does, however it ends. Of those that run side by side each sees
+    one GPU, where there are several: the one that fewest of them have."""
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
+        self.gpus = Counter(dict.fromkeys(_gpus(), 0))
+        self.choosing = threading.Lock()
         self.drafts: Path | None = None  # wherever temporary files are
 
     def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
         """Run it in a session of its own, so that Ctrl-C reaches it through `stop` alone."""
         if self.stopped:
             return Ended(STOPPED[0])
-        with subprocess.Popen(
-            command, stderr=subprocess.PIPE, env=_environment(aloud), start_new_session=True, preexec_fn=_mortal()
-        ) as process:
+        with (
+            self._gpu(alone=aloud) as gpu,
+            subprocess.Popen(
+                command,
+                stderr=subprocess.PIPE,
+                env=_environment(aloud) | gpu,
+                start_new_session=True,
+                preexec_fn=_mortal(),
+            ) as process,
+        ):
             self.running.add(process)
             if self.stopped:  # while it was starting
                 _signal(process, signal.SIGINT)
@@ -70,6 +81,21 @@ class Local:
                 return Ended(process.wait(), said)
             finally:
                 self.running.discard(process)
+
+    @contextmanager
+    def _gpu(self, alone: bool) -> Iterator[dict[str, str]]:
+        """The environment that shows a process its GPU; empty where it may see all."""
+        if alone or len(self.gpus) < 2:
+            yield {}
+            return
+        with self.choosing:
+            gpu = min(self.gpus, key=lambda gpu: self.gpus[gpu])
+            self.gpus[gpu] += 1
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": gpu}
+        finally:
+            with self.choosing:
+                self.gpus[gpu] -= 1
 
     def stop(self) -> None:
         """Ctrl-C to each, and to what it has started; nothing starts after that. A second time they are killed."""
@@ -83,6 +109,16 @@ def _signal(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
+
+
+def _gpus() -> list[str]:
+    """The names of the GPUs that this process may use."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is not None:
+        return [name.strip() for name in said.split(",") if name.strip()]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _environment(aloud: bool) -> dict[str, str]:

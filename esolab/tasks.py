@@ -166,19 +166,18 @@ def _home(overrides: Sequence[str]) -> Path:
 
 
 class Ledger:
-    """What became of the tasks, kept on disk while the sweep goes on; what an earlier sweep left there stays."""
+    """What became of the tasks, kept on disk while the sweep goes on; what other sweeps have left there stays."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self.tasks, self.trunks = list(tasks), dict[Path, dict[str, Any]]()
-        self.before = {home: _rows(home) for home in {task.home for task in self.tasks}}
         self.asked = "python -m esolab " + shlex.join(sys.argv[1:])
 
     def save(self) -> None:
         """Write it, for each experiment."""
-        for home, before in self.before.items():
+        for home in dict.fromkeys(task.home for task in self.tasks):
             own = [task.row() for task in self.tasks if task.home == home]
             folders, names = {row["folder"] for row in own} - {None}, {row["name"] for row in own}
-            kept = [row for row in before if row["folder"] not in folders and row["name"] not in names]
+            kept = [row for row in _rows(home) if row["folder"] not in folders and row["name"] not in names]
             home.mkdir(parents=True, exist_ok=True)
             shared = [row for trunk, row in self.trunks.items() if trunk in self._used(home)]
             about = next((t.config["about"] for t in self.tasks if t.home == home and t.config.get("about")), None)

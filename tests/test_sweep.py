@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import esolab.sweep
 from esolab.__main__ import main
 from esolab.errors import BadInput
 from esolab.processes import Ended, Local, Submitted
+from esolab.tasks import Ledger, Task
 
 PYTHON = [sys.executable, "-c"]
 
@@ -150,6 +152,24 @@ def test_what_it_says_is_passed_on_where_that_is_wanted(capfd: pytest.CaptureFix
 @pytest.mark.skipif(
     sys.platform != "linux", reason="PARENTS THAT ARE KILLED NOT CHECKED: this is the kernel's, on Linux"
 )
+def test_side_by_side_each_process_sees_the_gpu_that_fewest_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7b")
+    text = "import os, sys, time; print(os.environ['CUDA_VISIBLE_DEVICES'], file=sys.stderr); time.sleep(0.5)"
+    local = Local()
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(lambda _: local([*PYTHON, text], aloud=False), range(4)))
+    assert sorted(line for one in ended for line in one.said) == ["4", "4", "GPU-7b", "GPU-7b"]
+    assert local([*PYTHON, text], aloud=True).said == ["4,GPU-7b"]
+
+
+def test_two_sweeps_at_once_keep_both_ledgers(tmp_path: Path) -> None:
+    first, second = (Ledger([Task(name, tmp_path, state="done")]) for name in ("a", "b"))
+    first.save()
+    second.save()
+    first.save()
+    assert {row["name"] for row in json.loads((tmp_path / "sweep.json").read_text())["jobs"]} == {"a", "b"}
+
+
 def test_processes_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = f"from esolab.processes import Local; Local()([{sys.executable!r}, '-c', {child!r}], False)"
