@@ -38,7 +38,7 @@ def _lines(found: Findings) -> Iterator[str]:
     yield from ("", inline(found.about)) if found.about else ()
     if found.scales:
         yield from ("", f"Scale: {', '.join(found.scales)}. Seeds: {', '.join(found.facts.get('seeds', []))}.")
-    yield from ("", "## Verdict", "", *(f"- {inline(line)}" for line in found.verdicts or ["Nothing to compare."]))
+    yield from ("", "## Verdict", "", *_verdicts(found))
     if found.missing:
         yield from ("", "## What is missing", "", *(f"- {inline(name)}: {inline(why)}" for name, why in found.missing))
     yield from _section("Scores", score_tables(found), inline(INTERVALS))
@@ -55,6 +55,16 @@ def _lines(found: Findings) -> Iterator[str]:
     else:
         yield from ("No sweep.json names the command; config.yaml in the folder of each run is what it did.", "")
     yield from (f"- {name}: {inline(', '.join(values))}" for name, values in found.facts.items())
+
+
+def _verdicts(found: Findings) -> Iterator[str]:
+    """The sentences, those of a corpus under its name."""
+    if not found.verdicts:
+        yield "- Nothing to compare."
+    for data in found.headline:
+        own = [line.removeprefix(data)[2:] for line in found.verdicts if line.startswith((f"{data}, ", f"{data}: "))]
+        if own:
+            yield from (f"**{inline(data)}**", "", *(f"- {inline(line)}" for line in own), "")
 
 
 def _others(found: Findings) -> Iterator[str]:
