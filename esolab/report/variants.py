@@ -133,7 +133,7 @@ def _parts(i: int, groups: Sequence[Sequence[Run]], leaves: Sequence[Leaves]) ->
     keys = _telling([leaves[j] for j in alike])
     short = Counter(key.rpartition(".")[2] for key in keys)
     for key in keys:
-        if key in leaves[i]:
+        if key in leaves[i] and not _off(leaves[i][key], [leaves[j].get(key) for j in alike]):
             end = key.rpartition(".")[2]
             named[key] = f"{end if short[end] == 1 else key}={_said(leaves[i][key])}"
     return named
@@ -150,6 +150,11 @@ def _telling(leaves: Sequence[Leaves]) -> list[str]:
         if len(set(values)) > 1 and (said := " ".join(values)) not in kept:
             kept[said] = key
     return list(kept.values())
+
+
+def _off(value: Any, among: Sequence[Any]) -> bool:
+    """Whether a value is the absence of what few of the others have: no word is needed for it."""
+    return (value is None or value is False) and 2 * among.count(value) > len(among)
 
 
 def _said(value: Any) -> str:

@@ -97,6 +97,13 @@ def test_a_variant_is_named_by_the_values_that_others_do_not_have(seeded: Make, 
     assert found.scales == ["mini"]
 
 
+def test_what_most_do_without_is_not_said(seeded: Make, tmp_path: Path) -> None:
+    for iw, temperatures, lam in ((False, None, 0.0), (True, None, 0.0), (False, [1.0, 1.0], 0.5)):
+        method = {"_target_": "esolab.methods.eso.ESO", "iw": iw, "lam": lam}
+        seeded("eso", 0, {"sample": spread(0.2)}, {"method": method, "sampling": {"temperatures": temperatures}})
+    assert named(findings([tmp_path])) == ["ESO lam=0", "ESO lam=0.5 temperatures=[1,1]", "ESO iw=True lam=0"]
+
+
 def test_a_variant_without_config_is_named_by_its_folder(run: Make, tmp_path: Path) -> None:
     for name in ("method=eso,method.lam=1-a", "method=eso,method.lam=2-b"):
         run(name, {"p": ("x", 0.5)})

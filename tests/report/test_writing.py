@@ -102,7 +102,8 @@ def test_the_text_has_the_question_the_verdict_and_all_it_rests_on(two: Path) ->
     assert lines[2] == r"Does \*ESO\* beat \<b\>SFT\</b\> \| on \`news\`?"
     assert lines[4] == "Scale: mini. Seeds: 0, 1."
     assert lines[6:8] == ["## Verdict", ""]
-    assert lines[8].startswith(r"- news\_wire, sample: ESO scores 5.00 ROUGE-L points above SFT")
+    assert lines[8:10] == [r"**news\_wire**", ""]
+    assert lines[10].startswith("- sample: ESO scores 5.00 ROUGE-L points above SFT")
     row = next(line for line in lines if line.startswith("| ESO | 2 |"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         *("ESO", "2", "30.00 ± 0.00", "10.00 ± 0.00", "31.00 ± 0.71", "8.00 ± 0.00", "9.00 ± 0.00", "3.00 ± 0.00"),
