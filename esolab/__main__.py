@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(config: dict[str, Any]) -> None:
     """Do the run; Ctrl-C leaves it with the way to go on."""
     from esolab.assembly import locate
+    from esolab.checkpoints import begun
     from esolab.errors import BadInput
     from esolab.run import run
 
@@ -43,8 +44,8 @@ def _run(config: dict[str, Any]) -> None:
     try:
         run(config)
     except KeyboardInterrupt as stop:
-        saved = (locate(config).folder / "checkpoints" / "last.ckpt").exists()
-        what = "goes on from the last checkpoint" if saved else "starts again: no epoch was finished"
+        saved = begun(locate(config).folder)
+        what = "goes on from the last checkpoint" if saved else "starts again: nothing was saved yet"
         without = " without rerun=true" if config["rerun"] and saved else ""
         raise KeyboardInterrupt(f"stopped; the same command{without} {what}") from stop
 

@@ -38,6 +38,11 @@ class Place:
     tests: dict[str, Corpus]  # to answer
     fingerprints: list[str]  # of the local files of the model, of the corpus, of each test corpus, of the reward
 
+    def inputs(self, data: str) -> dict[str, str]:
+        """The fingerprints by what they are of; `data` is the name of the corpus."""
+        names = ("model", f"data={data}", *(f"evaluation.data={name}" for name in self.tests), "reward")
+        return dict(zip(names, self.fingerprints, strict=False))  # not every reward has one
+
 
 def locate(config: Mapping[str, Any]) -> Place:
     """The place of the run that a resolved configuration describes. Local data and weights are read, to hash them."""
@@ -83,9 +88,10 @@ class Assembly:
         """The training batches."""
         return TrainingData(self.train, self.trainer.batch_size, self.config["seed"])
 
-    def score(self, label: str | None = None) -> Any:
-        """Score the policy as it stands on the test sets: scores, and the lines of predictions.jsonl."""
-        return self._scoring(self.tests)(label)
+    def score(self, label: str | None = None, keep: Path | None = None) -> Any:
+        """Score the policy as it stands on the test sets: scores, and the lines of predictions.jsonl. `keep` is where
+        the answers are as they come."""
+        return self._scoring(self.tests)(label, keep)
 
     def dev_scores(self) -> dict[str, float]:
         """Loss on the dev references and scores of the dev prompts, for metrics.csv."""

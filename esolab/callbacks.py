@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from esolab import results
 from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
 from esolab.terminal import progress
@@ -76,7 +77,7 @@ class KeepSamples(pl.Callback):
         """Forget what came after the checkpoint that a resumed run goes on from."""
         assert isinstance(pl_module, Method)
         if self.path.exists() and trainer.is_global_zero:
-            rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            rows = results.whole_lines(self.path)
             kept = [row for row in rows if json.loads(row)["step"] <= pl_module.counts["steps"]]
             self.path.write_text("".join(kept), encoding="utf-8")
 

@@ -130,10 +130,11 @@ def collate(rows: Sequence[Encoded]) -> Batch:
 
 
 class Order(Sampler[int]):
-    """A fresh permutation for every epoch, a function of (seed, epoch) alone."""
+    """A fresh permutation for every epoch, a function of (seed, epoch) alone. Of the epoch `begun`, the first `given`
+    examples are left out: those that a run had before it was stopped."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, size: int, seed: int, begun: int = 0, given: int = 0) -> None:
+        self.size, self.seed, self.epoch, self.begun, self.given = size, seed, 0, begun, given
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -144,22 +145,25 @@ class Order(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        order = torch.randperm(self.size, generator=generator).tolist()
+        return iter(order[self.given :] if self.epoch == self.begun else order)
 
 
 class TrainingData(pl.LightningDataModule):
-    """Training batches. The last batch of an epoch may be smaller; none is dropped."""
+    """Training batches. The last batch of an epoch may be smaller; none is dropped. Set `steps` to what a run has done
+    before it goes on."""
 
     def __init__(self, rows: Sequence[Encoded], batch_size: int, seed: int) -> None:
         super().__init__()
-        self.rows, self.batch_size, self.seed = list(rows), batch_size, seed
+        self.rows, self.batch_size, self.seed, self.steps = list(rows), batch_size, seed, 0
 
     def train_dataloader(self) -> DataLoader[Encoded]:
         """Batches in the order of the epoch."""
+        begun, batches = divmod(self.steps, -(-len(self.rows) // self.batch_size))
         return DataLoader(
             self.rows,  # type: ignore[arg-type]  # a list is a map-style dataset
             batch_size=self.batch_size,
-            sampler=Order(len(self.rows), self.seed),
+            sampler=Order(len(self.rows), self.seed, begun, batches * self.batch_size),
             collate_fn=collate,
             generator=torch.Generator(),  # its draw would otherwise come from the noise of dropout
         )

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from esolab import metrics, results
+from esolab.answered import Answered
 from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
 from esolab.corpora.base import Corpus
@@ -38,8 +39,10 @@ def answer(
     seed: int,
     batch_size: int = 32,
     tick: Tick = lambda n: None,
+    answered: Answered | None = None,
 ) -> list[str]:
-    """One answer to each example under the decoding named `how`, in the order of the examples.
+    """One answer to each example under the decoding named `how`, in the order of the examples; those that are
+    `answered` are taken from there, and the others added.
 
     The noise of an answer depends on seed, decoding and example id, not on the batch.
     """
@@ -49,10 +52,15 @@ def answer(
     for start in range(0, len(rows), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate([rows[i] for i in chosen])
-        keys = noise_keys(seed, f"evaluate {how}", 0, batch.ids, 1)
-        drawn = sample(policy, batch.prompts, sampling, keys, tokenizer.eos)
-        for i, texts in zip(chosen, read(drawn.branches.ids, drawn.branches.lengths, tokenizer), strict=True):
-            answers[i] = texts[0]
+        texts = answered.get(test.name, how, batch.ids) if answered else None
+        if texts is None:
+            keys = noise_keys(seed, f"evaluate {how}", 0, batch.ids, 1)
+            drawn = sample(policy, batch.prompts, sampling, keys, tokenizer.eos)
+            texts = [own for (own,) in read(drawn.branches.ids, drawn.branches.lengths, tokenizer)]
+            if answered:
+                answered.add(test.name, how, batch.ids, texts)
+        for i, text in zip(chosen, texts, strict=True):
+            answers[i] = text
         tick(len(chosen))
     return answers
 
@@ -111,36 +119,52 @@ class Evaluation:
         return len(self.decodings) * sum(len(test.rows) for test in tests.values())
 
     def score(
-        self, policy: Policy, tokenizer: Tokenizer, tests: Mapping[str, TestSet], seed: int, label: str | None = None
+        self,
+        policy: Policy,
+        tokenizer: Tokenizer,
+        tests: Mapping[str, TestSet],
+        seed: int,
+        label: str | None = None,
+        keep: Path | None = None,
     ) -> tuple[Scores, list[dict[str, Any]]]:
-        """Answer every test set under every decoding, behind a bar if there is a label for it.
+        """Answer every test set under every decoding, behind a bar if there is a label for it. Answers go to the file
+        `keep` as they come, and those that this policy has given before are taken from there.
 
         Returns scores by data and decoding (x100 where the paper's are), and the lines of predictions.jsonl.
         """
         with progress(disable=label is None) as bar:
             task = bar.add_task(label or "", total=self.answers(tests), note="answers")
-            return self._score(policy, tokenizer, tests, seed, lambda n: bar.advance(task, n))
+            return self._score(
+                policy, tokenizer, tests, seed, lambda n: bar.advance(task, n), Answered(keep) if keep else None
+            )
 
     def _score(
-        self, policy: Policy, tokenizer: Tokenizer, tests: Mapping[str, TestSet], seed: int, tick: Tick
+        self,
+        policy: Policy,
+        tokenizer: Tokenizer,
+        tests: Mapping[str, TestSet],
+        seed: int,
+        tick: Tick,
+        answered: Answered | None,
     ) -> tuple[Scores, list[dict[str, Any]]]:
         scores: Scores = {}
         lines = []
         for data, test in tests.items():
             scores[data] = {}
             for how in self.decodings:
-                answers = answer(policy, tokenizer, test, how, seed, self.batch_size, tick)
+                answers = answer(policy, tokenizer, test, how, seed, self.batch_size, tick, answered)
                 own = [_line(data, how, row.example, text) for row, text in zip(test.rows, answers, strict=True)]
                 scores[data][how] = metrics.summarise(own, answers)
                 lines += own
         return scores, lines
 
     def preferences(
-        self, model: RewardModel, tests: Mapping[str, TestSet], label: str | None = None
+        self, model: RewardModel, tests: Mapping[str, TestSet], label: str | None = None, keep: Path | None = None
     ) -> tuple[Scores, list[dict[str, Any]]]:
         """Let a reward model tell the replies of the test pairs apart, behind a bar if there is a label for it.
 
-        Broken pairs, and those with a reply over `data.max_response`, are left out and counted. Returns scores by data
+        Broken pairs, and those with a reply over `data.max_response`, are left out and counted. This takes seconds, and
+        nothing goes to `keep`. Returns scores by data
         (see metrics.summarise_pairs) and the lines of predictions.jsonl. Raises BadInput where a set has no other pair.
         """
         scores: Scores = {}

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pytorch_lightning.loggers import Logger
 
+from esolab import results
 from esolab.errors import BadInput
 
 SAVE_SECONDS = 2  # how old metrics.csv may be while a run goes on
@@ -46,10 +47,9 @@ class MetricsFile(Logger):
     def start_at(self, step: int) -> None:
         """Drop the rows after `step`, which a resumed run will write again."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self.rows = [r for r in reader if int(r["step"]) <= step]
-                self.columns = list(reader.fieldnames or self.columns)
+            reader = csv.DictReader(results.whole_lines(self.path))
+            self.rows = [r for r in reader if int(r["step"]) <= step]
+            self.columns = list(reader.fieldnames or self.columns)
             self._rewrite()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

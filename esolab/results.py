@@ -37,10 +37,30 @@ ELSEWHERE = (
 
 def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:
     """Eight characters that tell runs apart: a hash of the resolved configuration and of the local data it reads."""
+    text = json.dumps([_own(config), list(fingerprints)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The dotted keys of what tells two resolved configurations apart as runs."""
+    mine, other = dict(_leaves(_own(a))), dict(_leaves(_own(b)))
+    return [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
+
+
+def _leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _own(config: Mapping[str, Any]) -> Any:
+    """The part of a resolved configuration that is what a run is."""
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
     own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
-    text = json.dumps([_alike(own), list(fingerprints)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    own["trainer"] = {k: v for k, v in own["trainer"].items() if k != "save_every"}
+    return _alike(own)
 
 
 def _alike(value: Any) -> Any:
@@ -80,6 +100,12 @@ def write_json(path: Path, value: Any) -> None:
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSONL whole or not at all."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that a process has added to, ends included, without the half of one that a kill leaves."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [line for line in file if line.endswith("\n")]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

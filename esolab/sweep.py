@@ -21,6 +21,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from esolab import trunks
+from esolab.checkpoints import begun
 from esolab.errors import BadInput
 from esolab.processes import STOPPED, Ended, Launcher, Local
 from esolab.report import show
@@ -145,7 +146,7 @@ class Scheduler:
         else:
             self._announce(f"job {self.tasks.index(task) + 1} of {len(self.tasks)}", task)
             started, task.state = task, "running"
-            if trunk is not None and not (task.folder / "checkpoints" / "last.ckpt").exists():
+            if trunk is not None and not begun(task.folder):
                 self.served[trunk] += 1
             command = task.command(file)
         file.write_text(OmegaConf.to_yaml(OmegaConf.create(task.config)), encoding="utf-8")

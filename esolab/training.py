@@ -1,28 +1,21 @@
-"""The Lightning trainer as we use it: settings, checkpoints, and going on from one."""
+"""The Lightning trainer as we use it."""
 
 from __future__ import annotations
 
-import shutil
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import StrategyRegistry
 
-from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress, StopAfter
-from esolab.data import TrainingData
+from esolab.checkpoints import Files
 from esolab.errors import BadInput
-from esolab.loggers import MetricsFile, closing
-from esolab.methods.base import Method
-from esolab.terminal import log
 
 
 @dataclass(frozen=True)
@@ -40,6 +33,7 @@ class Trainer:
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     threads: PositiveInt = 1
     samples_every: PositiveInt = 25
+    save_every: PositiveInt = 200
 
     def __post_init__(self) -> None:
         if self.devices not in (1, "1") and not (isinstance(self.devices, list) and len(self.devices) == 1):
@@ -88,6 +82,7 @@ class Trainer:
                 precision=self.precision,
                 logger=loggers,
                 callbacks=callbacks,
+                plugins=[Files(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
                 enable_progress_bar=False,  # ours shows the whole run
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
@@ -103,56 +98,3 @@ class Trainer:
 
 def _gpus() -> range:
     return range(torch.cuda.device_count())
-
-
-def checkpoint(folder: Path) -> ModelCheckpoint:
-    """Everything needed to go on, after every epoch: checkpoints/last.ckpt."""
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints", filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False
-    )
-
-
-def fit(
-    method: Method,
-    trainer: Trainer,
-    data: TrainingData,
-    folder: Path,
-    label: str,
-    dev_scores: Callable[[], dict[str, float]],
-    logger: Callable[[], Logger] | None = None,
-    start: Path | None = None,
-    until: int | None = None,
-) -> None:
-    """Train, or go on from the last checkpoint of this very run; where there is none, from the one in the folder
-    `start`, and with its metrics. `until` ends it after so many of the trainer's epochs.
-    """
-    metrics = MetricsFile(folder / "metrics.csv")
-    loggers = [metrics, *([logger()] if logger else [])]
-    saved = folder / "checkpoints" / "last.ckpt"
-    if not saved.exists() and start is not None:
-        saved = start / "checkpoints" / "last.ckpt"
-        shutil.copyfile(start / "metrics.csv", metrics.path)
-    done = 0
-    if saved.exists():
-        done = torch.load(saved, mmap=True, weights_only=True)["account"]["counts"]["steps"]
-        log.info(f"going on from {saved} after step {done}")
-    metrics.start_at(done)
-    total = trainer.steps(len(data.rows))
-    callbacks = [
-        ShowProgress(total if until is None else min(total, until * trainer.steps_per_epoch(len(data.rows))), label),
-        KeepSamples(folder / "samples.jsonl", trainer.samples_every),
-        AfterEpoch(dev_scores),
-        checkpoint(folder),
-        *([] if until is None else [StopAfter(until)]),
-    ]
-    pl.seed_everything(data.seed, verbose=False)  # what dropout draws hangs on nothing that was built before
-    with closing(loggers), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a run that goes on
-        warnings.filterwarnings("ignore", message=".*The dirpath has changed.*")  # one that goes on from a trunk
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        lightning = trainer.build(folder, loggers, callbacks)
-        try:
-            lightning.fit(method, data, ckpt_path=saved if done else None)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from error

@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 from esolab import results
 from esolab.assembly import Place, assemble, locate
 from esolab.check import build
+from esolab.checkpoints import LAST
 from esolab.config import resolve
 from esolab.errors import BadInput
+from esolab.fitting import fit
 from esolab.terminal import log, logged
-from esolab.training import fit
 
-CHECKPOINT = "checkpoints/last.ckpt"
 AFTER = ("method", "reward", "sampling")  # groups that the shared epochs do not read
 PROTOCOL = ("lam", "active_epochs", "temperatures", "reward_threshold", "batch_reduction", "keep_eos")  # nor these
 
@@ -53,7 +53,7 @@ def folder(config: Mapping[str, Any], place: Place) -> Path | None:
 
 def ready(trunk: Path) -> bool:
     """Whether a trunk is finished and whole."""
-    return all((trunk / name).exists() for name in ("trunk.json", "metrics.csv", CHECKPOINT))
+    return all((trunk / name).exists() for name in ("trunk.json", "metrics.csv", LAST))
 
 
 def find(config: Mapping[str, Any], place: Place) -> Path | None:
@@ -84,7 +84,7 @@ def _train(config: dict[str, Any], place: Place, target: Path, epochs: int) -> N
     begun = time.perf_counter()
     results.write_text(target / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     run = assemble(config, place)
-    fit(run.method, run.trainer, run.data, target, "trunk", run.dev_scores, until=epochs)
+    fit(run, target, until=epochs, label="trunk")
     wall = time.perf_counter() - begun
     made = {"versions": results.versions(), "git_commit": results.git_commit(), "device": str(run.trainer.device)}
     results.write_json(

@@ -186,7 +186,7 @@ def test_ctrl_c_says_how_to_go_on(
             assert front_door(*TINY, "method=sft") == 130
         finally:
             signal.signal(signal.SIGINT, handler)
-    assert capsys.readouterr().err.endswith("stopped; the same command starts again: no epoch was finished\n")
+    assert capsys.readouterr().err.endswith("stopped; the same command starts again: nothing was saved yet\n")
     assert finished(tmp_path) == []
     assert front_door(*TINY, "method=sft") == 0
     assert len(finished(tmp_path)) == 1

@@ -13,11 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import esolab.run
+from esolab.answered import Answered
 from esolab.callbacks import AfterEpoch
 from esolab.config import build, resolve
 from esolab.data import encode
 from esolab.errors import BadInput
-from esolab.evaluate import Evaluation
 from esolab.evaluate import main as evaluate
 from esolab.methods.base import Method, Parts
 from esolab.methods.onpolicy import OnPolicy
@@ -150,7 +150,7 @@ def test_the_folder_is_named_by_overrides_and_hash_and_holds_what_the_contract_s
     assert eso.name.startswith("data=newswire,data.train=64,data.dev=8,")
     assert eso.name.endswith(f"-{result(eso)['config_hash']}")
     assert {path.name for path in eso.iterdir()} == {
-        *("config.yaml", "result.json", "predictions.jsonl", "metrics.csv", "samples.jsonl", "run.log"),
+        *("config.yaml", "inputs.json", "result.json", "predictions.jsonl", "metrics.csv", "samples.jsonl", "run.log"),
         *("policy", "checkpoints"),
         ".lock",
     }
@@ -460,15 +460,15 @@ def at_epoch_end(number: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def at_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Die after training, while the test set is answered."""
-    score = Evaluation._score
+    """Die after training, when the test set has been answered under the first decoding."""
 
-    def stop(self: Evaluation, policy: Any, tokenizer: Any, tests: Any, seed: int, tick: Any) -> Any:
-        if "newswire" in tests:
+    def stop(self: Answered, data: str, decoding: str, *args: Any) -> None:
+        if decoding == "greedy":
             raise Stopped
-        return score(self, policy, tokenizer, tests, seed, tick)
+        add(self, data, decoding, *args)
 
-    monkeypatch.setattr(Evaluation, "_score", stop)
+    add = Answered.add
+    monkeypatch.setattr(Answered, "add", stop)
 
 
 ALL_BUT_LAST = ("method.active_epochs=all_but_last",)
@@ -498,6 +498,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, eso: Path) -> Callable[..., 
         pytest.param((), at_the_test, id="while-the-test-set-is-answered"),
         pytest.param(ALL_BUT_LAST, at_step(6), id="in-the-epoch-after-sampling"),
         pytest.param(DROPOUT, at_step(6), id="with-dropout"),
+        pytest.param((*DROPOUT, "trainer.save_every=3"), at_step(4), id="amid-the-first-epoch-with-dropout"),
+        pytest.param(("trainer.save_every=3",), at_step(4), id="before-the-checkpoint-of-the-epoch"),
+        pytest.param(("trainer.save_every=2",), at_step(8), id="at-the-last-step"),
+        pytest.param(("trainer.save_every=1", "trainer.micro_batch=5"), at_step(7), id="at-every-step"),
     ],
 )
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(
@@ -576,7 +580,8 @@ def test_what_the_protocol_says_reaches_the_method(tmp_path: Path, monkeypatch: 
     class Enough(Exception):
         pass
 
-    def stop(method: Any, *args: object) -> None:
+    def stop(assembled: Any, *args: object) -> None:
+        method = assembled.method
         seen.append(method.parts)
         assert (method.keep_eos, method.reward_threshold, method.batch_reduction) == (False, 0.10, "sum")
         assert method.active_epochs == "all_but_last"

@@ -130,7 +130,7 @@ def test_other_versions_of_the_libraries_train_another(tmp_path: Path, monkeypat
 def test_a_trunk_whose_checkpoint_was_deleted_is_trained_again(tmp_path: Path) -> None:
     config = tiny(tmp_path, "method=sft")
     trunk = trunks.train(config)
-    (trunk / trunks.CHECKPOINT).unlink()
+    (trunk / trunks.LAST).unlink()
     assert trunks.find(config, locate(config)) is None
     assert trunks.train(config) == trunk
     assert trunks.find(config, locate(config)) == trunk

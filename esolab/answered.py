@@ -1,0 +1,36 @@
+"""Answers that have been given, on disk as they come: an evaluation that is stopped does not give them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from esolab.results import whole_lines, write_text
+
+
+class Answered:
+    """The answers of one policy, batch by batch. What is in the file already must be that policy's.
+
+    Raises OSError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[tuple[str, ...], list[str]] = {}
+        if path.exists():
+            lines = whole_lines(path)
+            write_text(path, "".join(lines))
+            for line in lines:
+                row = json.loads(line)
+                self.found[row["data"], row["decoding"], *row["ids"]] = row["answers"]
+
+    def get(self, data: str, decoding: str, ids: Sequence[str]) -> list[str] | None:
+        """The answers to this very batch of prompts; None where they are not there."""
+        return self.found.get((data, decoding, *ids))
+
+    def add(self, data: str, decoding: str, ids: Sequence[str], answers: Sequence[str]) -> None:
+        """Keep them."""
+        row = {"data": data, "decoding": decoding, "ids": list(ids), "answers": list(answers)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

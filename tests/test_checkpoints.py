@@ -1,0 +1,238 @@
+"""Checkpoints that are torn, foreign, malicious or do not fit on the disk, and signals that make one."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from test_run import SMALL, tiny, weights
+
+import esolab.run
+from esolab.answered import Answered
+from esolab.checkpoints import LAST, PREVIOUS, Files, latest, signals, step_of, whole
+from esolab.config import resolve
+from esolab.errors import BadInput
+from esolab.methods.base import Method
+from esolab.run import run
+
+
+@pytest.fixture(scope="module")
+def eso(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing has stopped."""
+    return run(tiny(tmp_path_factory.mktemp("eso")))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """The folder of a run with two checkpoints, of the steps 1 and 2."""
+    for step in (1, 2):
+        value = {"account": {"counts": {"steps": step}}, "weights": torch.arange(1000.0)}
+        Files().save_checkpoint(value, tmp_path / LAST)
+    return tmp_path
+
+
+def test_the_last_two_are_kept_and_the_last_is_used(written: Path) -> None:
+    assert sorted(file.name for file in (written / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert (step_of(written / LAST), step_of(written / PREVIOUS)) == (2, 1)
+    assert latest(written) == written / LAST
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, lambda file: file.write_bytes(b"")])
+def test_a_torn_one_is_named_and_the_one_before_used(
+    written: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(written / LAST)
+    assert not whole(written / LAST)
+    assert latest(written) == written / PREVIOUS
+    assert f"{written / LAST}: torn or damaged, and not used" in caplog.text
+    damage(written / PREVIOUS)
+    assert latest(written) is None
+
+
+def test_a_kill_between_two_names_loses_nothing(written: Path) -> None:
+    os.replace(written / LAST, written / PREVIOUS)  # and then it was killed
+    assert latest(written) == written / PREVIOUS
+    assert step_of(written / PREVIOUS) == 2
+
+
+def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
+def test_on_a_full_disk_the_one_before_stays_whole(written: Path) -> None:
+    (written / "checkpoints" / "last.ckpt.tmp").symlink_to("/dev/full")
+    with pytest.raises(
+        BadInput, match=r"outputs: cannot write .*last\.ckpt' \(.+\); the checkpoint before it is whole"
+    ):
+        Files().save_checkpoint({"weights": torch.zeros(100_000)}, written / LAST)
+    assert step_of(written / LAST) == 2
+    assert sorted(file.name for file in (written / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+class Malice:
+    """What a pickle can do to whoever opens it."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("what", ["torch", "pickle"])
+def test_code_in_a_checkpoint_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny(tmp_path)
+    last = esolab.run.locate(config).folder / LAST
+    last.parent.mkdir(parents=True)
+    if what == "torch":
+        torch.save({"account": Malice()}, last)
+    else:
+        with zipfile.ZipFile(last, "w") as file:
+            file.writestr("archive/data.pkl", pickle.dumps(Malice(), protocol=2))
+            file.writestr("archive/version", "3\n")
+    with pytest.raises(BadInput, match=r"last\.ckpt: no checkpoint of esolab's, and nothing of it was run"):
+        run(config)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path, eso: Path) -> None:
+    config = tiny(tmp_path, "method.lam=0.3", "seed=4", "trainer.save_every=7")
+    last = esolab.run.locate(config).folder / LAST
+    last.parent.mkdir(parents=True)
+    last.write_bytes((eso / LAST).read_bytes())
+    with pytest.raises(BadInput, match=r"of a run with other settings \(method\.lam, seed\); put it back"):
+        run(config)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
+    tmp_path: Path, eso: Path, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals
+) -> None:
+    config = tiny(tmp_path)
+    folder, record = esolab.run.locate(config).folder, Method.record
+    requeued = []
+
+    def tell(self: Any, numbers: dict[str, float]) -> None:
+        record(self, numbers)
+        if self.counts["steps"] == 6:
+            os.kill(os.getpid(), sign)
+
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    with monkeypatch.context() as patched:
+        patched.setattr(Method, "record", tell)
+        patched.setenv("SLURM_JOB_ID", "17")
+        patched.setattr(subprocess, "run", lambda command, **_: requeued.append(command))
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert {s: signal.getsignal(s) for s in before} == before
+    assert step_of(folder / LAST) == 6
+    assert f"{sign.name}: stopped after step 6, which is saved" in (folder / "run.log").read_text()
+    assert (["scontrol", "requeue", "17"] in requeued) == (sign == signal.SIGUSR1)
+    assert run(config) == folder
+    assert "after step 6" in (folder / "run.log").read_text()
+    assert weights(folder) == weights(eso)
+    assert (folder / "predictions.jsonl").read_bytes() == (eso / "predictions.jsonl").read_bytes()
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with signals() as told:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert told == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_in_a_thread_signals_are_left_alone() -> None:
+    def inside() -> None:
+        with signals() as told:
+            found.append((told, signal.getsignal(signal.SIGTERM)))
+
+    found: list[Any] = []
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert found == [([], signal.getsignal(signal.SIGTERM))]
+
+
+def test_a_run_that_a_scheduler_ends_says_how_it_goes_on(tmp_path: Path) -> None:
+    """A whole process, told by SIGTERM from outside while it trains."""
+    config = tiny(tmp_path, "method=sft", "trainer.epochs=200", "evaluation.dev_limit=0")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    folder = esolab.run.locate(config).folder
+    command = [sys.executable, "-m", "esolab", "--resolved", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (folder / LAST).exists() and process.poll() is None:
+            pass
+        process.terminate()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said.endswith("stopped; the same command goes on from the last checkpoint\n")
+    assert "Traceback" not in said
+
+
+def test_a_data_file_that_changed_is_refused_with_both_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"prompt": f"Say {i}.", "reference": f"{i} it is, as you wish."} for i in range(40)]
+    data = tmp_path / "rows.jsonl"
+
+    def write() -> str:
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return esolab.run.locate(config).fingerprints[1]
+
+    data.touch()
+    config = resolve(
+        [
+            "data=file",
+            f"data.path={data}",
+            "data.max_prompt=40",
+            "data.max_response=40",
+            f"outputs={tmp_path}",
+            *SMALL,
+            "method=sft",
+        ]
+    )
+    before = write()
+    with monkeypatch.context() as patched:
+        patched.setattr(Answered, "add", stop)
+        with pytest.raises(KeyError):
+            run(config)
+    rows[3]["reference"] += " Or not."
+    after = write()
+    begun = esolab.run.locate(config).folder
+    with pytest.raises(BadInput) as caught:
+        run(config)
+    said = str(caught.value)
+    assert f"data=file: has changed since this run began (sha256 {before[:12]} then, {after[:12]} now)" in said
+    rows[3]["reference"] = rows[3]["reference"].removesuffix(" Or not.")
+    assert write() == before
+    assert (run(config) / "result.json").exists()
+    assert "going on from" in (esolab.run.locate(config).folder / "run.log").read_text()
+    rows[3]["reference"] += " Or not."
+    write()
+    assert run(config) == begun  # what is finished stands in nobody's way
+
+
+def stop(*_: Any) -> None:
+    raise KeyError
