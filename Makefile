@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install run experiments report test test-all check bench bench-all gpu-check clean
+.PHONY: help install run experiments report test test-all torture check bench bench-all gpu-check clean
 
 help:            ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,9 @@ test: install    ## the test-suite
 
 test-all: install   ## the test-suite with its slow tests
 	$(BIN)/python -m pytest --quiet --numprocesses 2 -m ''
+
+torture: install   ## runs killed by SIGKILL 25 times, compared byte for byte with runs that were not
+	$(BIN)/python tests/torture.py --kills 25 --each 3
 
 check: install   ## format, lint, types, layers
 	$(BIN)/ruff format --check

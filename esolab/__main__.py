@@ -17,30 +17,36 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments[:1] in (["--resolved"], ["--trunk"]):
             return _resolved(*arguments)
         arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
+        if arguments[:1] == ["--save"]:
+            return _save(*arguments[1:])
         if any(a.startswith("-") for a in arguments):
             return _hydra(arguments)
         from esolab.config import resolve
 
-        _run(resolve(arguments))
+        return _run(resolve(arguments))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run(config: dict[str, Any]) -> None:
-    """Do the run; Ctrl-C leaves it with the way to go on."""
+def _run(config: dict[str, Any]) -> int:
+    """Do the run, here or in a process for each device; Ctrl-C leaves it with the way to go on. The exit code."""
     from esolab.assembly import locate
+    from esolab.check import build
     from esolab.checkpoints import begun
     from esolab.errors import BadInput
+    from esolab.launch import apart, launch
     from esolab.run import run
 
     if config["stages"]:
         name = config["choices"]["experiments"]
         raise BadInput(f"experiments={name}: has stages, which one run is not; give -m, too: -m experiments={name}")
+    trainer = build(config["trainer"])
+    if apart(trainer):
+        return launch(config, trainer, "--resolved")
     try:
         run(config)
     except KeyboardInterrupt as stop:
@@ -48,6 +54,7 @@ def _run(config: dict[str, Any]) -> None:
         what = "goes on from the last checkpoint" if saved else "starts again: nothing was saved yet"
         without = " without rerun=true" if config["rerun"] and saved else ""
         raise KeyboardInterrupt(f"stopped; the same command{without} {what}") from stop
+    return 0
 
 
 def _resolved(flag: str, *files: str) -> int:
@@ -60,11 +67,32 @@ def _resolved(flag: str, *files: str) -> int:
         raise BadInput(f"{flag}: give one file, the config.yaml of a run's folder")
     config = load(Path(files[0]))
     if flag == "--resolved":
-        _run(config)
-    else:
-        from esolab.trunks import train
+        return _run(config)
+    from esolab.check import build
+    from esolab.launch import apart, launch
+    from esolab.trunks import train
 
-        train(config)
+    trainer = build(config["trainer"])
+    if apart(trainer):
+        return launch(config, trainer, flag)
+    train(config)
+    return 0
+
+
+def _save(*arguments: str) -> int:
+    """Write the resolved configuration of a run to a file, for --resolved: --save FILE key=value ..."""
+    import yaml
+
+    from esolab.config import resolve
+    from esolab.errors import BadInput
+
+    if not arguments or "=" in arguments[0]:
+        raise BadInput("--save: give a file, and then key=value")
+    config = resolve(arguments[1:])
+    try:
+        Path(arguments[0]).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--save {arguments[0]}: cannot be written ({error.strerror})") from error
     return 0
 
 

@@ -6,21 +6,29 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from esolab import ranks
 from esolab.results import whole_lines, write_text
 
 
+def files(path: Path) -> list[Path]:
+    """The files of all ranks."""
+    return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+
+
 class Answered:
-    """The answers of one policy, batch by batch. What is in the file already must be that policy's.
+    """The answers of one policy, batch by batch, a file for each rank beside each other. What is there already must be
+    that policy's.
 
     Raises OSError where the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.with_name(f"{path.stem}.{ranks.number()}{path.suffix}")
         self.found: dict[tuple[str, ...], list[str]] = {}
-        if path.exists():
-            lines = whole_lines(path)
-            write_text(path, "".join(lines))
+        for file in files(path):
+            lines = whole_lines(file)
+            if file == self.path:
+                write_text(file, "".join(lines))
             for line in lines:
                 row = json.loads(line)
                 self.found[row["data"], row["decoding"], *row["ids"]] = row["answers"]

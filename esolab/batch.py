@@ -89,8 +89,8 @@ def rows_of(prompts: Tokens, branches: Tokens) -> Tokens:
 
 def _take(column: Any, rows: Rows) -> Any:
     """Some rows of a tensor, of Tokens or of a list, or of each of several by name; none of what is not there."""
-    if column is None:
-        return None
+    if column is None or isinstance(column, bool):
+        return column
     if isinstance(column, dict):
         return {name: _take(one, rows) for name, one in column.items()}
     return [column[i] for i in rows] if isinstance(column, list) and isinstance(rows, list) else column[rows]
@@ -100,7 +100,8 @@ def _take(column: Any, rows: Rows) -> Any:
 class Batch:
     """One optimizer batch: tokens for the policy, text for the reward. Prompts [B, P], references [B, T].
 
-    `rejected` [B, T] are the other replies where all examples are pairs; the references are then the chosen ones.
+    `rejected` [B, T] are the other replies where all examples are pairs; the references are then the chosen ones. A
+    `spare` batch counts nothing: its rank has no example of this step.
     """
 
     ids: list[str]
@@ -109,6 +110,7 @@ class Batch:
     prompt_texts: list[str]
     reference_texts: list[str]
     rejected: Tokens | None = None
+    spare: bool = False
 
     @property
     def pairs(self) -> Tokens:

@@ -23,7 +23,7 @@ class ShowProgress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where training stands."""
-        self.bar = progress()
+        self.bar = progress(disable=not trainer.is_global_zero)
         self.bar.start()
         self.task = self.bar.add_task(f"{self.label}: train", total=self.total, completed=trainer.global_step, note="")
 
@@ -52,8 +52,7 @@ class AfterEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the policy as it now is."""
         assert isinstance(pl_module, Method)
-        if trainer.is_global_zero:
-            pl_module.record(dict(self.score()))
+        pl_module.record(dict(self.score()))  # all ranks answer, the first has the loggers
 
 
 class KeepSamples(pl.Callback):
@@ -79,7 +78,7 @@ class KeepSamples(pl.Callback):
         if self.path.exists() and trainer.is_global_zero:
             rows = results.whole_lines(self.path)
             kept = [row for row in rows if json.loads(row)["step"] <= pl_module.counts["steps"]]
-            self.path.write_text("".join(kept), encoding="utf-8")
+            results.write_text(self.path, "".join(kept))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Write the rollout of this step, if there was one and it is its turn."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
+from esolab import ranks
 from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.results import differing
@@ -57,12 +60,14 @@ def begun(folder: Path) -> bool:
 
 
 def latest(folder: Path) -> Path | None:
-    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and left out."""
+    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and removed: the next
+    that is written would else keep it, as the one before, in place of a whole one."""
     for file in (folder / LAST, folder / PREVIOUS):
         if file.exists():
             if whole(file):
                 return file
-            log.warning(f"{file}: torn or damaged, and not used")
+            log.warning(f"{file}: torn or damaged, and removed")
+            file.unlink()
     return None
 
 
@@ -71,35 +76,40 @@ def whole(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as parts:
             return parts.testzip() is None
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # whatever a broken directory leads to
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError):  # whatever a broken directory leads to
         return False
 
 
-def step_of(file: Path) -> int:
-    """The optimizer step after which a checkpoint was written.
+def opened(file: Path) -> tuple[int, dict[str, Any]]:
+    """The optimizer step after which a checkpoint was written, and the configuration of its run.
 
     Raises:
         BadInput: it holds more than weights, numbers and words, such as code, or is none of ours.
     """
     try:
-        return int(torch.load(file, mmap=True, weights_only=True)["account"]["counts"]["steps"])
-    except (pickle.UnpicklingError, KeyError, TypeError) as error:
+        found = torch.load(file, mmap=True, weights_only=True)
+        return int(found["account"]["counts"]["steps"]), dict(found["config"])
+    except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"{file}: no checkpoint of esolab's, and nothing of it was run ({reason}); remove it") from error
 
 
+def refuse_other(file: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raises BadInput where a checkpoint is of a run with other settings, with their keys."""
+    if keys := differing(ours, theirs):
+        raise BadInput(
+            f"{file}: of a run with other settings ({', '.join(keys)}); put it back where it belongs, or rerun=true "
+            "begins anew"
+        )
+
+
 class Checkpoints(Checkpoint):
-    """Write a checkpoint every so many steps and at the end of each epoch; and, where signals have been `told`, after
-    the step that was being made, which ends the run.
+    """Write a checkpoint every so many steps and at the end of each epoch; and, where signals have `told` the run to
+    end, after the step that was being made, which ends it. `config` goes into each."""
 
-    `config` goes into each. One of another configuration is refused, unless it is what several runs begin with
-    (`shared`).
-    """
-
-    def __init__(
-        self, folder: Path, every: int, config: Mapping[str, Any], told: Sequence[signal.Signals], shared: bool
-    ) -> None:
-        self.path, self.every, self.config, self.told, self.shared = folder / LAST, every, config, told, shared
+    def __init__(self, folder: Path, every: int, config: Mapping[str, Any], told: Told) -> None:
+        self.path, self.every, self.config, self.told = folder / LAST, every, config, told
+        self.ending = False
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -107,56 +117,73 @@ class Checkpoints(Checkpoint):
         """Say whose it is."""
         checkpoint["config"] = dict(self.config)
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Refuse what is not ours. Raises BadInput with the settings that differ."""
-        if not self.shared and (keys := differing(self.config, checkpoint["config"])):
-            raise BadInput(
-                f"{self.path}: of a run with other settings ({', '.join(keys)}); put it back where it belongs, or "
-                "rerun=true begins anew"
-            )
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hear signals in place of Lightning, which would speak to the other ranks from inside of the handler."""
+        self.told.listen()
+        self.told.patient = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Write one where it is time to. The end of an epoch writes its own, after the dev scores."""
         assert isinstance(pl_module, Method)
-        steps = pl_module.counts["steps"]
-        if (self.told or steps % self.every == 0) and not trainer.fit_loop.epoch_loop._is_training_done:
+        steps, self.ending = pl_module.counts["steps"], ranks.anywhere(bool(self.told))
+        if (self.ending or steps % self.every == 0) and not trainer.fit_loop.epoch_loop._is_training_done:
             self.save(trainer, steps)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write one."""
         assert isinstance(pl_module, Method)
+        self.ending = ranks.anywhere(bool(self.told))
         self.save(trainer, pl_module.counts["steps"])
 
     def save(self, trainer: pl.Trainer, steps: int) -> None:
         """Write one now. Raises KeyboardInterrupt where the run has been told to end."""
         trainer.save_checkpoint(self.path)
-        if self.told:
-            log.info(f"{self.told[0].name}: stopped after step {steps}, which is saved")
+        if self.ending:
+            sign = self.told[0].name if self.told else "told by another rank"
+            log.info(f"{sign}: stopped after step {steps}, which is saved")
             raise KeyboardInterrupt
 
 
-@contextmanager
-def signals() -> Iterator[list[signal.Signals]]:
-    """Inside, Ctrl-C, SIGTERM and SIGUSR1 are taken down, for a callback to end the run after a checkpoint; a second
-    Ctrl-C ends it at once. In a thread there is nothing to take down."""
-    told: list[signal.Signals] = []
+class Told(list[signal.Signals]):
+    """The signals that have told a run to end. Where it is `patient`, it does so after the step that it is in and a
+    checkpoint, unless Ctrl-C comes twice; else at once. In a thread there is nothing to hear."""
 
-    def take_down(number: int, frame: object) -> None:
-        again = signal.SIGINT in told
-        told.append(signal.Signals(number))
-        if number == signal.SIGINT and again:
+    signs = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    patient = False
+
+    def listen(self) -> None:
+        """Hear them, whoever has heard them before."""
+        if threading.current_thread() is threading.main_thread():
+            for sign in self.signs:
+                signal.signal(sign, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        again = number == signal.SIGINT in self
+        self.append(signal.Signals(number))
+        if again or not self.patient:
             raise KeyboardInterrupt
         if number == signal.SIGINT:
             log.info("stopping after this step; Ctrl-C again stops at once, and loses what was not saved")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-    before = {sign: signal.signal(sign, take_down) for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+
+@contextmanager
+def signals() -> Iterator[Told]:
+    """Inside, they are heard. After SIGUSR1 SLURM is asked to queue the job again, where it is one."""
+    told = Told()
+    before = {sign: signal.getsignal(sign) for sign in told.signs}
+    told.listen()
     try:
         yield told
     finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
+        if threading.current_thread() is threading.main_thread():
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+        if ranks.lead() and signal.SIGUSR1 in told and "SLURM_JOB_ID" in os.environ:
+            _requeue(os.environ["SLURM_JOB_ID"])
+
+
+def _requeue(job: str) -> None:
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning(f"scontrol requeue {job}: {error}; submit the job again, and it goes on")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from esolab import ranks
 from esolab.batch import Batch, Example, Tokens
 from esolab.errors import BadInput
 from esolab.policy import Tokenizer
@@ -116,10 +117,11 @@ def _cut_left(prompt: str, start: int, end: int, tokenizer: Tokenizer, limit: in
     return without(cut)
 
 
-def collate(rows: Sequence[Encoded]) -> Batch:
+def collate(rows: Sequence[Encoded], spare: bool = False) -> Batch:
     """One optimizer batch of encoded examples, with pairs where all are."""
     rejected = [row.rejected for row in rows if row.rejected is not None]
     return Batch(
+        spare=spare,
         ids=[row.example.id for row in rows],
         prompts=Tokens.pack([row.prompt for row in rows]),
         references=Tokens.pack([row.reference for row in rows]),
@@ -149,6 +151,25 @@ class Order(Sampler[int]):
         return iter(order[self.given :] if self.epoch == self.begun else order)
 
 
+class Batches(BatchSampler):
+    """The batches of an epoch, of all ranks; the last may be smaller."""
+
+    def __init__(self, order: Order, size: int) -> None:
+        super().__init__(order, size, drop_last=False)
+        self.set_epoch = order.set_epoch  # Lightning calls it before each epoch
+
+
+class Shares(Dataset[Batch]):
+    """Training rows by batches: of each, this rank's part. A rank that has none takes the first as a spare."""
+
+    def __init__(self, rows: Sequence[Encoded]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, chosen: list[int]) -> Batch:
+        own = ranks.part(chosen)
+        return collate([self.rows[i] for i in own or chosen[:1]], spare=not own)
+
+
 class TrainingData(pl.LightningDataModule):
     """Training batches. The last batch of an epoch may be smaller; none is dropped. Set `steps` to what a run has done
     before it goes on."""
@@ -157,13 +178,12 @@ class TrainingData(pl.LightningDataModule):
         super().__init__()
         self.rows, self.batch_size, self.seed, self.steps = list(rows), batch_size, seed, 0
 
-    def train_dataloader(self) -> DataLoader[Encoded]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Batches in the order of the epoch."""
         begun, batches = divmod(self.steps, -(-len(self.rows) // self.batch_size))
         return DataLoader(
-            self.rows,  # type: ignore[arg-type]  # a list is a map-style dataset
-            batch_size=self.batch_size,
-            sampler=Order(len(self.rows), self.seed, begun, batches * self.batch_size),
-            collate_fn=collate,
+            Shares(self.rows),
+            batch_size=None,  # the sampler makes the batches
+            sampler=Batches(Order(len(self.rows), self.seed, begun, batches * self.batch_size), self.batch_size),
             generator=torch.Generator(),  # its draw would otherwise come from the noise of dropout
         )

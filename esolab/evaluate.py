@@ -13,7 +13,7 @@ import transformers
 from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from esolab import metrics, results
+from esolab import metrics, ranks, results
 from esolab.answered import Answered
 from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
@@ -42,15 +42,16 @@ def answer(
     answered: Answered | None = None,
 ) -> list[str]:
     """One answer to each example under the decoding named `how`, in the order of the examples; those that are
-    `answered` are taken from there, and the others added.
+    `answered` are taken from there, and the others added. Each rank answers its
+    batches, and gets the answers of all.
 
     The noise of an answer depends on seed, decoding and example id, not on the batch.
     """
     sampling, rows = decoding(how, test.max_new_tokens), test.rows
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), i))  # like lengths together: less padding
-    answers = [""] * len(rows)
-    for start in range(0, len(rows), batch_size):
-        chosen = order[start : start + batch_size]
+    batches = [order[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    answers: dict[int, str] = {}
+    for chosen in batches[ranks.number() :: ranks.size()]:
         batch = collate([rows[i] for i in chosen])
         texts = answered.get(test.name, how, batch.ids) if answered else None
         if texts is None:
@@ -59,10 +60,11 @@ def answer(
             texts = [own for (own,) in read(drawn.branches.ids, drawn.branches.lengths, tokenizer)]
             if answered:
                 answered.add(test.name, how, batch.ids, texts)
-        for i, text in zip(chosen, texts, strict=True):
-            answers[i] = text
+        answers.update(zip(chosen, texts, strict=True))
         tick(len(chosen))
-    return answers
+    for others in ranks.gathered(answers):
+        answers.update(others)
+    return [answers[i] for i in range(len(rows))]
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,15 @@ class Evaluation:
 
         Returns scores by data and decoding (x100 where the paper's are), and the lines of predictions.jsonl.
         """
-        with progress(disable=label is None) as bar:
+        with progress(disable=label is None or not ranks.lead()) as bar:
             task = bar.add_task(label or "", total=self.answers(tests), note="answers")
             return self._score(
-                policy, tokenizer, tests, seed, lambda n: bar.advance(task, n), Answered(keep) if keep else None
+                policy,
+                tokenizer,
+                tests,
+                seed,
+                lambda n: bar.advance(task, ranks.size() * n),
+                Answered(keep) if keep else None,
             )
 
     def _score(
@@ -169,7 +176,7 @@ class Evaluation:
         """
         scores: Scores = {}
         lines = []
-        with progress(disable=label is None) as bar:
+        with progress(disable=label is None or not ranks.lead()) as bar:
             task = bar.add_task(label or "", total=sum(len(test.rows) for test in tests.values()), note="pairs")
             for data, test in tests.items():
                 rows = test.pairs()
@@ -205,12 +212,13 @@ def reference_loss(policy: Policy, rows: Sequence[Encoded], batch_size: int = 32
     mode = policy.training
     policy.eval()
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
+        for start in range(ranks.number() * batch_size, len(rows), ranks.size() * batch_size):
             batch = collate(rows[start : start + batch_size]).to(policy.device)
             total -= float(branch_logprobs(policy, batch.prompts, batch.references.unsqueeze()).double().sum())
             tokens += int(batch.references.lengths.sum())
     policy.train(mode)
-    return total / max(1, tokens)
+    found = ranks.gathered((total, tokens))
+    return sum(loss for loss, _ in found) / max(1, sum(n for _, n in found))
 
 
 def main(arguments: list[str]) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +10,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
+from esolab import ranks
 from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress, StopAfter
-from esolab.checkpoints import LAST, Checkpoints, latest, signals, step_of
+from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other
 from esolab.loggers import MetricsFile, closing
 from esolab.terminal import log
 
@@ -30,50 +28,61 @@ QUIETED = (  # warnings of Lightning's that say nothing here
 def fit(
     run: Assembly,
     folder: Path,
+    told: Told,
     logger: Callable[[], Logger] | None = None,
     start: Path | None = None,
     until: int | None = None,
     label: str | None = None,
 ) -> None:
-    """Train, or go on from the last whole checkpoint of this very run; where there is none, from the one in the folder
-    `start`, and with its metrics. `until` ends it after so many of the trainer's epochs. `label` stands before the bar.
+    """Train, or go on from the last whole checkpoint of this very run; where there is none, from that in the folder
+    `start`, and with its metrics. `until` ends it after so many of the trainer's epochs, `told` after a checkpoint.
+    `label` stands before the bar.
 
     Raises:
         BadInput: a checkpoint is none of this run's, or one cannot be written; the last one that was is whole.
-        KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGUSR1, after a checkpoint.
+        KeyboardInterrupt: as `told`.
     """
-    metrics, data, per_epoch = (
-        MetricsFile(folder / "metrics.csv"),
-        run.data,
-        run.trainer.steps_per_epoch(len(run.train)),
-    )
-    loggers = [metrics, *([logger()] if logger else [])]
-    saved = latest(folder)
-    if saved is None and start is not None:
-        saved = start / LAST
-        shutil.copyfile(start / "metrics.csv", metrics.path)
+    metrics, data = MetricsFile(folder / "metrics.csv"), run.data
+    loggers = [metrics, *([logger()] if logger else [])] if ranks.lead() else []
+    saved = ranks.gathered(_where_it_stands(folder, start, metrics) if ranks.lead() else None)[0]
     if saved is not None:
-        data.steps = step_of(saved)
+        data.steps, theirs = opened(saved)
+        if saved.parent.parent == folder:
+            refuse_other(saved, theirs, run.config)
         log.info(f"going on from {saved} after step {data.steps}")
-    metrics.start_at(data.steps)
-    total = run.trainer.steps(len(run.train))
-    shared = saved is not None and saved.parent.parent != folder
-    with signals() as told, closing(loggers), warnings.catch_warnings():
+    if ranks.lead():
+        metrics.start_at(data.steps)
+    with closing(loggers), warnings.catch_warnings():
         for message, category in QUIETED:
             warnings.filterwarnings("ignore", message=message, category=category)
         callbacks = [
-            ShowProgress(total if until is None else min(total, until * per_epoch), label or run.label),
+            ShowProgress(_steps(run, until), label or run.label),
             KeepSamples(folder / "samples.jsonl", run.trainer.samples_every),
             AfterEpoch(run.dev_scores),
-            Checkpoints(folder, run.trainer.save_every, run.config, told, shared),
+            Checkpoints(folder, run.trainer.save_every, run.config, told),
             *([] if until is None else [StopAfter(until)]),
         ]
-        pl.seed_everything(data.seed, verbose=False)  # what dropout draws hangs on nothing that was built before
+        # what dropout draws hangs on nothing that was built before
+        pl.seed_everything(data.seed + ranks.number(), verbose=False)
         lightning = run.trainer.build(folder, loggers, callbacks)
         try:
             lightning.fit(run.method, data, ckpt_path=saved if data.steps else None, weights_only=True)
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
         finally:
-            if signal.SIGUSR1 in told and "SLURM_JOB_ID" in os.environ:
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+            told.patient = False
+
+
+def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> Path | None:
+    """The checkpoint to go on from, with the metrics up to there."""
+    if (own := latest(folder)) is not None or start is None:
+        return own
+    if (shared := latest(start)) is not None:
+        shutil.copyfile(start / "metrics.csv", metrics.path)
+    return shared
+
+
+def _steps(run: Assembly, until: int | None) -> int:
+    """How many there will be, of the epochs `until`."""
+    total = run.trainer.steps(len(run.train))
+    return total if until is None else min(total, until * run.trainer.steps_per_epoch(len(run.train)))

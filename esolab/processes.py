@@ -69,7 +69,7 @@ class Local:
                 stderr=subprocess.PIPE,
                 env=_environment(aloud) | gpu,
                 start_new_session=True,
-                preexec_fn=_mortal(),
+                preexec_fn=mortal(),
             ) as process,
         ):
             self.running.add(process)
@@ -128,7 +128,7 @@ def _environment(aloud: bool) -> dict[str, str]:
     return {**os.environ, **({"TTY_COMPATIBLE": "1", "COLUMNS": str(size.columns)} if shown else {})}
 
 
-def _mortal() -> Callable[[], Any] | None:
+def mortal() -> Callable[[], Any] | None:
     """What a process does first, so that the kernel ends it with its parent, even if that is killed."""
     if sys.platform != "linux":
         return None

@@ -59,7 +59,7 @@ def _own(config: Mapping[str, Any]) -> Any:
     """The part of a resolved configuration that is what a run is."""
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
     own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
-    own["trainer"] = {k: v for k, v in own["trainer"].items() if k != "save_every"}
+    own["trainer"] = {k: v for k, v in own["trainer"].items() if k != "save_every" and (k, v) != ("nodes", 1)}
     return _alike(own)
 
 
@@ -104,8 +104,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file that a process has added to, ends included, without the half of one that a kill leaves."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [line for line in file if line.endswith("\n")]
+    return [line.decode() for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

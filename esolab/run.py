@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from esolab import results, trunks
+from esolab import ranks, results, trunks
+from esolab.answered import files
 from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, PREVIOUS, begun
+from esolab.checkpoints import LAST, PREVIOUS, Told, begun, signals
 from esolab.errors import BadInput
 from esolab.fitting import fit
 from esolab.methods.reward_model import RewardModel, finish
@@ -24,7 +26,7 @@ from esolab.terminal import console, log, logged
 
 INPUTS = "inputs.json"  # hashes of the local files that a run reads
 PARTIAL = "predictions.part.jsonl"  # answers of a run that is not done
-LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", PARTIAL, LAST, PREVIOUS)
+LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", LAST, PREVIOUS)
 
 
 def run(config: dict[str, Any]) -> Path:
@@ -34,14 +36,15 @@ def run(config: dict[str, Any]) -> Path:
         BadInput: the data, the model or the folder cannot be used.
     """
     place = locate(config)
-    with results.locked(place.folder):
+    ranks.join(build(config["trainer"]))
+    with results.locked(place.folder) if ranks.lead() else nullcontext():
         if (place.folder / "result.json").exists() and not config["rerun"]:
             console.print(f"already done (rerun=true repeats it): {place.folder}", highlight=False, soft_wrap=True)
             return place.folder
-        if not config["rerun"]:
+        if ranks.lead() and not config["rerun"] and not begun(place.folder):
             _refuse_changed_inputs(config, place)
-        with logged(place.folder / "run.log"):
-            _run(config, place)
+        with logged(place.folder / "run.log") if ranks.lead() else nullcontext(), signals() as told:
+            _run(config, place, told)
     return place.folder
 
 
@@ -53,8 +56,10 @@ def _refuse_changed_inputs(config: dict[str, Any], place: Place) -> None:
     """
     now = place.inputs(config["choices"]["data"])
     for file in place.folder.parent.glob(f"{escape(config['slug'])}-*/{INPUTS}"):
+        if file.with_name("result.json").exists() or not begun(file.parent):
+            continue
         theirs: Any = OmegaConf.to_container(OmegaConf.load(file.with_name("config.yaml")))
-        if (file.with_name("result.json")).exists() or not begun(file.parent) or differing(config, theirs):
+        if differing(config, theirs):
             continue
         before = json.loads(file.read_text(encoding="utf-8"))
         for name in [name for name in now if before.get(name) != now[name]][:1]:
@@ -65,19 +70,17 @@ def _refuse_changed_inputs(config: dict[str, Any], place: Place) -> None:
             )
 
 
-def _run(config: dict[str, Any], place: Place) -> None:
+def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     started, folder = time.perf_counter(), place.folder
-    if config["rerun"]:
-        for name in LEFT_BY_A_RUN:
-            (folder / name).unlink(missing_ok=True)
-    results.write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    results.write_json(folder / INPUTS, place.inputs(config["choices"]["data"]))
+    if ranks.lead():
+        _open(config, place)
+    ranks.gathered(None)  # before that nobody reads what is there
     run = assemble(config, place)
     before = run.score(f"{run.label}: before training")[0] if run.evaluation.before else None
     logger = partial(build(config["logger"]), folder, config) if config["logger"] else None
     own = begun(folder)
     trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] and not own else None
-    fit(run, folder, logger, trunk)
+    fit(run, folder, told, logger, trunk)
     run.method.policy.to(run.trainer.device)  # Lightning hands it back on the CPU
     if getattr(run.method, "lam", 0) > 0 and not run.method.rewards:
         log.warning(
@@ -85,12 +88,28 @@ def _run(config: dict[str, Any], place: Place) -> None:
             "this is SFT"
         )
     scores, lines = run.score(f"{run.label}: test", folder / PARTIAL)
+    run.method.counts = ranks.total(run.method.counts, shared="steps")
+    if ranks.lead():
+        result = record(run, place, scores, before, trunk, time.perf_counter() - started)
+        _close(run, folder, lines, result)
+
+
+def _open(config: dict[str, Any], place: Place) -> None:
+    """Say in the folder what is run there; forget what was left there, where that is wanted."""
+    if config["rerun"]:
+        for file in (*(place.folder / name for name in LEFT_BY_A_RUN), *files(place.folder / PARTIAL)):
+            file.unlink(missing_ok=True)
+    results.write_text(place.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    results.write_json(place.folder / INPUTS, place.inputs(config["choices"]["data"]))
+
+
+def _close(run: Assembly, folder: Path, lines: list[dict[str, Any]], result: dict[str, Any]) -> None:
+    """Leave the answers, the weights, and last of all the result."""
     results.write_lines(folder / "predictions.jsonl", lines)
-    result = record(run, place, scores, before, trunk, time.perf_counter() - started)
     _save(run, folder, result)
     results.write_json(folder / "result.json", result)
-    for name in (PARTIAL, PREVIOUS):  # what only a run that goes on has use for
-        (folder / name).unlink(missing_ok=True)
+    for file in (folder / PREVIOUS, *files(folder / PARTIAL)):  # what only a run that goes on has use for
+        file.unlink(missing_ok=True)
     log.info(f"{run.label}: finished in {result['timing']['wall_seconds']:.0f} s")
 
 

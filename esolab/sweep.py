@@ -21,6 +21,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from esolab import trunks
+from esolab.check import build
 from esolab.checkpoints import begun
 from esolab.errors import BadInput
 from esolab.processes import STOPPED, Ended, Launcher, Local
@@ -58,6 +59,11 @@ class Scheduler:
                 self._locate(task)
         settings = next((task.config for task in tasks if "sweep" in task.config), {"sweep": {"jobs": 1}})
         self.at_once: int = settings["sweep"]["jobs"]
+        if self.at_once > 1 and isinstance(launcher, Local) and build(settings["trainer"]).ranks > 1:
+            raise BadInput(
+                f"sweep.jobs={self.at_once}: runs on several devices go one at a time; give sweep.jobs=1, or "
+                "trainer.devices=1 for runs side by side"
+            )
         self.running: dict[Future[Ended], tuple[Task | Path, float]] = {}  # with the time they were started
         self.stopped = False
         self.served: Counter[Path] = Counter()  # runs that have gone on from a trunk

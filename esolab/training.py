@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt
 from pytorch_lightning.loggers import Logger
@@ -16,6 +19,8 @@ from pytorch_lightning.strategies import StrategyRegistry
 
 from esolab.checkpoints import Files
 from esolab.errors import BadInput
+
+SHARED = ("ddp",)  # strategies that esolab's step has been tried with on several devices
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Trainer:
     max_steps: PositiveInt | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | list[int] | str = 1
+    nodes: PositiveInt = 1
     strategy: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     threads: PositiveInt = 1
@@ -36,14 +42,22 @@ class Trainer:
     save_every: PositiveInt = 200
 
     def __post_init__(self) -> None:
-        if self.devices not in (1, "1") and not (isinstance(self.devices, list) and len(self.devices) == 1):
-            raise BadInput(f"trainer.devices={self.devices}: a run uses one device for now; give 1 or [N]")
+        if isinstance(self.devices, str) and self.devices != "auto" and not self.devices.isdecimal():
+            raise BadInput(f"trainer.devices={self.devices}: give a number of devices, a list of GPUs, or auto")
+        if self.ranks < 1:
+            raise BadInput(f"trainer.devices={self.devices}: give at least one device")
+        if self.strategy not in (*SHARED, "auto") and self.ranks * self.nodes > 1:
+            raise BadInput(
+                f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, or trainer.devices=1"
+            )
         if self.strategy not in ("auto", *StrategyRegistry.available_strategies()):
             raise BadInput(f"trainer.strategy={self.strategy}: no strategy of Lightning's; give auto, or one as ddp")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise BadInput("trainer.accelerator=gpu: torch finds no GPU here; give auto or cpu")
-        if isinstance(self.devices, list) and (self._accelerator == "cpu" or self.devices[0] not in _gpus()):
-            found = ", ".join(map(str, _gpus())) if self._accelerator == "gpu" else "none are used"
+        if self.kind == "gpu" and not isinstance(self.devices, list) and self.ranks > len(_gpus()):
+            raise BadInput(f"trainer.devices={self.devices}: there are {len(_gpus())} GPUs here; give at most so many")
+        if isinstance(self.devices, list) and (self.kind == "cpu" or not set(self.devices) <= set(_gpus())):
+            found = ", ".join(map(str, _gpus())) if self.kind == "gpu" else "none are used"
             raise BadInput(f"trainer.devices={self.devices}: no such GPU (here: {found}); give 1")
 
     def steps(self, examples: int) -> int:
@@ -58,11 +72,20 @@ class Trainer:
     @property
     def device(self) -> torch.device:
         """Where the policy answers outside of training."""
-        index = self.devices[0] if isinstance(self.devices, list) else 0
-        return torch.device("cuda", index) if self._accelerator == "gpu" else torch.device("cpu")
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        index = self.devices[place] if isinstance(self.devices, list) else place
+        return torch.device("cuda", index) if self.kind == "gpu" else torch.device("cpu")
 
     @property
-    def _accelerator(self) -> str:
+    def ranks(self) -> int:
+        """How many processes on this machine, one for each device."""
+        if isinstance(self.devices, list):
+            return len(self.devices)
+        return (len(_gpus()) if self.kind == "gpu" else 1) if self.devices == "auto" else int(self.devices)
+
+    @property
+    def kind(self) -> str:
+        """gpu or cpu."""
         return ("gpu" if torch.cuda.is_available() else "cpu") if self.accelerator == "auto" else self.accelerator
 
     def build(self, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -71,18 +94,20 @@ class Trainer:
         Raises:
             BadInput: Lightning refuses these settings, such as a strategy whose package is not installed.
         """
+        os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))  # else Lightning sets what threads there are
         try:
             return pl.Trainer(
                 default_root_dir=folder,
                 max_epochs=self.epochs,
                 max_steps=self.max_steps or -1,
-                accelerator=self._accelerator,
-                devices=self.devices,
+                accelerator=self.kind,
+                devices=self.devices if isinstance(self.devices, list) else self.ranks,
+                num_nodes=self.nodes,
                 strategy=self.strategy,
                 precision=self.precision,
                 logger=loggers,
                 callbacks=callbacks,
-                plugins=[Files(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
+                plugins=[Files(), _environment()],
                 enable_progress_bar=False,  # ours shows the whole run
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
@@ -98,3 +123,8 @@ class Trainer:
 
 def _gpus() -> range:
     return range(torch.cuda.device_count())
+
+
+def _environment() -> ClusterEnvironment:
+    """Who has started the ranks: torchrun, or esolab.launch. Never SLURM, whose signals and checkpoints are ours."""
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()

@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from esolab import results
+from esolab import ranks, results
 from esolab.assembly import Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST
+from esolab.checkpoints import LAST, Told, signals
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.fitting import fit
@@ -73,23 +74,26 @@ def train(config: Mapping[str, Any]) -> Path:
     target = folder(config, place)
     if target is None:
         raise BadInput("--trunk: this run shares no epochs with others; give --resolved and its file")
-    with results.locked(target, wait=True):
-        if not ready(target):
-            with logged(target / "run.log"):
-                _train(plain, place, target, shared_epochs(config))
+    ranks.join(build(config["trainer"]))
+    with results.locked(target, wait=True) if ranks.lead() else nullcontext():
+        if not any(ranks.gathered(ready(target))):  # the first looks once it has the lock
+            with logged(target / "run.log") if ranks.lead() else nullcontext(), signals() as told:
+                _train(plain, place, target, shared_epochs(config), told)
     return target
 
 
-def _train(config: dict[str, Any], place: Place, target: Path, epochs: int) -> None:
+def _train(config: dict[str, Any], place: Place, target: Path, epochs: int, told: Told) -> None:
     begun = time.perf_counter()
-    results.write_text(target / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    if ranks.lead():
+        results.write_text(target / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     run = assemble(config, place)
-    fit(run, target, until=epochs, label="trunk")
+    fit(run, target, told, until=epochs, label="trunk")
     wall = time.perf_counter() - begun
     made = {"versions": results.versions(), "git_commit": results.git_commit(), "device": str(run.trainer.device)}
-    results.write_json(
-        target / "trunk.json", {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": wall, **made}
-    )
+    if ranks.lead():
+        results.write_json(
+            target / "trunk.json", {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": wall, **made}
+        )
     log.info(f"trunk: {epochs} epochs finished in {wall:.0f} s")
 
 

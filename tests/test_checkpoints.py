@@ -19,7 +19,7 @@ from test_run import SMALL, tiny, weights
 
 import esolab.run
 from esolab.answered import Answered
-from esolab.checkpoints import LAST, PREVIOUS, Files, latest, signals, step_of, whole
+from esolab.checkpoints import LAST, PREVIOUS, Files, latest, opened, signals, whole
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.methods.base import Method
@@ -36,14 +36,14 @@ def eso(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(tmp_path: Path) -> Path:
     """The folder of a run with two checkpoints, of the steps 1 and 2."""
     for step in (1, 2):
-        value = {"account": {"counts": {"steps": step}}, "weights": torch.arange(1000.0)}
+        value = {"account": {"counts": {"steps": step}}, "config": {}, "weights": torch.arange(1000.0)}
         Files().save_checkpoint(value, tmp_path / LAST)
     return tmp_path
 
 
 def test_the_last_two_are_kept_and_the_last_is_used(written: Path) -> None:
     assert sorted(file.name for file in (written / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
-    assert (step_of(written / LAST), step_of(written / PREVIOUS)) == (2, 1)
+    assert (opened(written / LAST)[0], opened(written / PREVIOUS)[0]) == (2, 1)
     assert latest(written) == written / LAST
 
 
@@ -64,7 +64,7 @@ def test_a_torn_one_is_named_and_the_one_before_used(
     damage(written / LAST)
     assert not whole(written / LAST)
     assert latest(written) == written / PREVIOUS
-    assert f"{written / LAST}: torn or damaged, and not used" in caplog.text
+    assert f"{written / LAST}: torn or damaged, and removed" in caplog.text
     damage(written / PREVIOUS)
     assert latest(written) is None
 
@@ -72,7 +72,7 @@ def test_a_torn_one_is_named_and_the_one_before_used(
 def test_a_kill_between_two_names_loses_nothing(written: Path) -> None:
     os.replace(written / LAST, written / PREVIOUS)  # and then it was killed
     assert latest(written) == written / PREVIOUS
-    assert step_of(written / PREVIOUS) == 2
+    assert opened(written / PREVIOUS)[0] == 2
 
 
 def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_on_a_full_disk_the_one_before_stays_whole(written: Path) -> None:
         BadInput, match=r"outputs: cannot write .*last\.ckpt' \(.+\); the checkpoint before it is whole"
     ):
         Files().save_checkpoint({"weights": torch.zeros(100_000)}, written / LAST)
-    assert step_of(written / LAST) == 2
+    assert opened(written / LAST)[0] == 2
     assert sorted(file.name for file in (written / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
@@ -146,7 +146,7 @@ def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
         with pytest.raises(KeyboardInterrupt):
             run(config)
     assert {s: signal.getsignal(s) for s in before} == before
-    assert step_of(folder / LAST) == 6
+    assert opened(folder / LAST)[0] == 6
     assert f"{sign.name}: stopped after step 6, which is saved" in (folder / "run.log").read_text()
     assert (["scontrol", "requeue", "17"] in requeued) == (sign == signal.SIGUSR1)
     assert run(config) == folder
@@ -157,10 +157,19 @@ def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
 
 def test_a_second_ctrl_c_does_not_wait() -> None:
     with signals() as told:
+        told.patient = True
         os.kill(os.getpid(), signal.SIGINT)
         assert told == [signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_outside_of_training_a_signal_does_not_wait() -> None:
+    """Answers are kept as they come: there is nothing to wait for."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_in_a_thread_signals_are_left_alone() -> None:

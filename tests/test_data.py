@@ -8,7 +8,7 @@ import torch
 from esolab.batch import Example
 from esolab.corpora.alpaca import CUE, INPUT, alpaca
 from esolab.corpora.newswire import Newswire
-from esolab.data import Encoded, Order, TrainingData, collate, encode, shorten, within
+from esolab.data import Batches, Encoded, Order, TrainingData, collate, encode, shorten, within
 from esolab.errors import BadInput
 from esolab.models import Model
 from esolab.policy import Tokenizer
@@ -123,7 +123,7 @@ def test_an_instruction_without_input_is_cut_itself(bpe: Tokenizer) -> None:
 
 def epoch(data: TrainingData, number: int) -> list[str]:
     loader = data.train_dataloader()
-    assert isinstance(loader.sampler, Order)
+    assert isinstance(loader.sampler, Batches)
     loader.sampler.set_epoch(number)
     return [id for batch in loader for id in batch.ids]
 
@@ -139,6 +139,15 @@ def test_order_depends_on_seed_and_epoch_alone(rows: list[Encoded]) -> None:
     assert epoch(TrainingData(rows, 3, seed=0), 1) == second  # whatever the batch
     assert epoch(TrainingData(rows, 16, seed=1), 0) not in (first, second)
     assert first != [row.example.id for row in rows]
+
+
+def test_an_epoch_that_was_begun_goes_on_with_the_next_batch_and_the_others_are_whole(rows: list[Encoded]) -> None:
+    whole, data = TrainingData(rows, 16, seed=0), TrainingData(rows, 16, seed=0)
+    data.steps = 3 + 2  # of three an epoch
+    assert epoch(data, 1) == epoch(whole, 1)[32:]
+    assert epoch(data, 2) == epoch(whole, 2)
+    data.steps = 6
+    assert epoch(data, 2) == epoch(whole, 2)
 
 
 def test_an_order_draws_nothing_from_the_global_generator() -> None:

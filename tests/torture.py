@@ -128,7 +128,9 @@ def answers(n: int) -> None:
 
     def half(self: Answered, *args: Any) -> None:
         with self.path.open("a") as file:
-            file.write('{"data": "newswire", "ids": ["')
+            file.write('{"data": "newswire", "ids": ["é')
+            file.flush()
+            file.buffer.truncate(file.buffer.tell() - 1)  # amid a character
         die()
 
     Answered.add = at_the(n, Answered.add, half)  # type: ignore[method-assign]
@@ -211,14 +213,8 @@ def lived(overrides: list[str], outputs: Path, draw: Callable[[str], tuple[str |
         assert folder is not None
         while not (folder / end).exists():
             where, n = draw(flag)
-            if where == "damage":
-                last = folder / esolab.checkpoints.LAST
-                if last.exists() and (folder / esolab.checkpoints.PREVIOUS).exists():
-                    content = bytearray(last.read_bytes())
-                    content[len(content) // 2] ^= 0xFF
-                    last.write_bytes(content[: len(content) - n % 2 * 99])
-                    summary.damaged += 1
-                where = None
+            if where is not None and n % 3 == 0:
+                damage(folder, n, summary)
             code = life([flag, str(file)], where, n, log)
             assert code in (0, -9), log.read_text()[-3000:]
             if code == -9:
@@ -228,6 +224,16 @@ def lived(overrides: list[str], outputs: Path, draw: Callable[[str], tuple[str |
     summary.resumes += text.count("going on from")
     summary.used_the_one_before += text.count("torn or damaged")
     return place.folder
+
+
+def damage(folder: Path, n: int, summary: Summary) -> None:
+    """Turn a bit of the last checkpoint, or cut it, where there is one before it."""
+    last = folder / esolab.checkpoints.LAST
+    if last.exists() and (folder / esolab.checkpoints.PREVIOUS).exists():
+        content = bytearray(last.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        last.write_bytes(content[: len(content) - n % 2 * 99])
+        summary.damaged += 1
 
 
 def kept(folder: Path) -> dict[str, bytes]:
@@ -255,12 +261,12 @@ def torture(kills: int, each: int, seed: int = 0) -> Summary:
             def draw(flag: str, lives: Any = lives) -> tuple[str | None, int]:
                 if next(lives, None) is None:
                     return None, 0
-                there = ["a step", "amid a batch", "checkpoint write", "checkpoint renamed", "damage"]
+                there = ["a step", "amid a batch", "checkpoint write", "checkpoint renamed"]
                 if flag == "--resolved":
                     there += ["between sampling and update", "evaluation", "result write"]
-                few = [place for place in there if place != "damage" and summary.kills[place] < each]
+                few = [place for place in there if summary.kills[place] < each]
                 where = rng.choice(few if few and rng.random() < 0.7 else there)
-                return where, rng.randint(1, PLACES[where][1] if where in PLACES else 2)
+                return where, rng.randint(1, PLACES[where][1])
 
             folder = lived(VARIANTS[variant], Path(place) / f"run-{summary.runs}", draw, summary)
             found = kept(folder)

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from esolab import ranks
 from esolab.batch import Batch, Rollout, Tokens, join
 from esolab.cache import Read
 from esolab.errors import BadInput
@@ -119,6 +121,7 @@ class Method(pl.LightningModule):
     the tree of its branches; every term is weighted by its share of the whole batch, so the cut changes nothing.
     """
 
+    one_rank: str = ""  # why it cannot be trained on several devices, where it cannot
     needs_pairs: ClassVar[bool] = False  # learns from a chosen and a rejected reply to each prompt
     min_k: ClassVar[int] = 1  # answers per prompt that the method cannot do without
     even_k: ClassVar[str] = ""  # what to say of an odd {k}, where the method needs an even one
@@ -136,7 +139,8 @@ class Method(pl.LightningModule):
         self.step_seconds: list[float] = []
         self.numbers: dict[str, float] = defaultdict(float)  # of the current step, for metrics.csv
         self.counts: Counter[str] = Counter()  # of the whole run: steps and tokens
-        self.rng: tuple[Tensor, list[Tensor]] | None = None  # of a checkpoint that has been loaded
+        self.rng: list[Tensor | None] | None = None  # of a checkpoint that has been loaded: CPU's, the GPU's
+        self.spare = False  # whether this rank has no example of the current step
         self.reads: Reads | None = None  # the prompts of the current step, where they are read once
         self.rewards: dict[int, list[float]] = {}  # mean reward of each step that sampled, by epoch
         self.held_before: dict[
@@ -175,8 +179,8 @@ class Method(pl.LightningModule):
         return batch.pairs if self.needs_pairs else batch.references.unsqueeze()
 
     def shares(self, rollout: Rollout) -> Float[Tensor, "B"]:
-        """Weight of each prompt's own loss in the batch, from the whole batch on this rank."""
-        return torch.full_like(rollout.rewards[:, 0], 1 / len(rollout.rewards))
+        """Weight of each prompt's own loss in the batch; gradients are averaged over ranks afterwards."""
+        return torch.full_like(rollout.rewards[:, 0], 1 / self.per_rank(len(rollout.rewards)))
 
     def scored(self, rollout: Rollout) -> Rollout | None:
         """The answers whose log-probs the own loss needs: all, unless a method says otherwise; None for none."""
@@ -196,9 +200,11 @@ class Method(pl.LightningModule):
         """One optimizer step on one Batch."""
         self.seconds.clear()
         self.numbers.clear()
+        self.spare = batch.spare
         self.reads = self.read(batch) if self.active else None
         try:
-            self._step(batch)
+            with self.apart():
+                self._step(batch)
         finally:
             self.reads = None
 
@@ -214,11 +220,21 @@ class Method(pl.LightningModule):
                 losses |= self.add_gradients(rollout)
             metrics |= self.numbers | self.optimizer_step_and_schedule(batch, losses)
         before = self.counts["forward_tokens"]
-        self.count(batch, rollout, scored, read_once)
+        if self.spare:
+            self.count_step()
+        else:
+            self.count(batch, rollout, scored, read_once)
         metrics |= {"loss": sum(losses.values()), **{f"loss/{term}": value for term, value in losses.items()}}
         metrics |= {f"seconds/{phase}": seconds for phase, seconds in self.seconds.items()}
         metrics["tokens_per_second"] = (self.counts["forward_tokens"] - before) / self.step_seconds[-1]
+        metrics = self.of_all_ranks(metrics, len(batch))
+        if rollout is not None:
+            self.note_rollout(metrics)
         self.record(metrics)
+
+    def note_rollout(self, metrics: dict[str, float]) -> None:
+        """Keep what a step that sampled says of its rewards."""
+        self.rewards.setdefault(self.current_epoch, []).append(metrics["reward/mean"])
 
     def read(self, batch: Batch) -> Reads | None:
         """The prompts of a batch, read once to be answered and for the answers to be scored: no weight changes between.
@@ -240,6 +256,7 @@ class Method(pl.LightningModule):
     def optimizer_step_and_schedule(self, batch: Batch, losses: dict[str, float]) -> dict[str, float]:
         """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        ranks.average_([weight for weight in self.parameters() if weight.requires_grad])
         norm = self.checked_norm(batch, losses)
         rate = schedule.get_last_lr()[0]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
@@ -255,13 +272,13 @@ class Method(pl.LightningModule):
         """
         clip = self.parts.optimizer.clip
         norms = {n: float(nn.utils.clip_grad_norm_(m.parameters(), clip)) for n, m in self.named_children()}
-        if not all(math.isfinite(x) for x in (*norms.values(), *losses.values())):
+        if ranks.anywhere(not all(math.isfinite(x) for x in (*norms.values(), *losses.values()))):
             said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             norm = ", ".join(f"{value:g}" for value in norms.values())
             raise BadInput(
                 f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {norm}. "
                 f"Lower {self.tamed_by}; the last checkpoint is kept. "
-                f"The batch was {', '.join(batch.ids)}"
+                f"The batch was {', '.join(id for ids in ranks.gathered(batch.ids) for id in ids)}"
             )
         return norms["policy"]
 
@@ -306,7 +323,7 @@ class Method(pl.LightningModule):
         if sft_weight is None:
             sft_weight = 1.0 if rollout is None else self.sft_weight
         sft = self.sft_shares(batch) * sft_weight
-        own = None if rollout is None else self.shares(rollout)
+        own = None if rollout is None else self.shares(rollout) * (not self.spare)
         losses: dict[str, float] = defaultdict(float)
         parts: Sequence[tuple[list[int], Read | None]] = reads or [(r, None) for r in self.micro_batches(batch)]
         for rows, read in parts:
@@ -332,17 +349,41 @@ class Method(pl.LightningModule):
             losses[name] += float(term.detach())
 
     def sft_shares(self, batch: Batch) -> Float[Tensor, "B"]:
-        """Weight of each reference's summed log-prob in the batch of all ranks."""
-        return sft_weights(batch.references.lengths, self.parts.sft.reduction) * self._rank_share(batch)
-
-    def _rank_share(self, batch: Batch) -> float:
-        """This rank's tokens (or prompts) over the ranks' mean: gradients are averaged over ranks afterwards."""
-        if self.parts.sft.normalise == "local":
-            return 1.0
+        """Weight of each reference's summed log-prob in the batch; gradients are averaged over ranks afterwards."""
         tokens = self.parts.sft.reduction == "token_mean"
-        size = batch.references.lengths.sum().float() if tokens else torch.tensor(float(len(batch)), device=self.device)
-        mean = self.trainer.strategy.reduce(size.clone(), reduce_op="mean")
-        return float(size / mean)
+        size = int(batch.references.lengths.sum()) if tokens else len(batch)
+        weights = sft_weights(batch.references.lengths, self.parts.sft.reduction)
+        return weights * (size / self.per_rank(size)) * (not self.spare)
+
+    def per_rank(self, amount: float | int) -> float | int:
+        """What a rank has of something on average, a spare batch left out; its own where losses are normalised locally.
+        Dividing by it in place of the batch's own amount makes the mean of the ranks' losses that of all examples."""
+        if self.parts.sft.normalise == "local":
+            return amount
+        return ranks.mean(0.0 if self.spare else amount)
+
+    def of_all_ranks(self, metrics: dict[str, float], prompts: int) -> dict[str, float]:
+        """Numbers of this step over all ranks: losses, which are weighted already, as plain means, tokens a second as
+        their sum, and what describes prompts by how many each rank has."""
+        found = ranks.gathered((metrics, 0 if self.spare else prompts))
+        if len(found) == 1:
+            return metrics
+        of_all = dict(metrics)  # with this rank's seconds, and what all share
+        total = sum(prompts for _, prompts in found)
+        for name in metrics:
+            values = [(own.get(name, math.nan), prompts) for own, prompts in found]
+            if name == "tokens_per_second":
+                of_all[name] = sum(value for value, _ in values)
+            elif name.startswith(("loss", "preference/")):
+                of_all[name] = sum(value for value, _ in values) / len(values)
+            elif name not in ("lr", "grad_norm") and not name.startswith("seconds/"):
+                of_all[name] = sum(value * prompts for value, prompts in values if prompts) / total
+        return of_all
+
+    def apart(self) -> AbstractContextManager[Any]:
+        """Inside, backward leaves gradients to each rank, for the optimizer step to average them once."""
+        wrapped = getattr(self._trainer, "model", None)
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -370,25 +411,39 @@ class Method(pl.LightningModule):
         """Keep the run's account, and what was logged up to here."""
         for logger in self.trainer.loggers:
             logger.save()
-        checkpoint["account"] = {name: dict(getattr(self, name)) for name in ("counts", "spent", "rewards")}
+        counts = dict(ranks.total(self.counts, shared="steps"))
+        checkpoint["account"] = {"counts": counts, "spent": dict(self.spent), "rewards": self.rewards}
+        checkpoint["counts_by_rank"] = ranks.gathered(dict(self.counts))
         checkpoint["step_seconds"] = self.step_seconds
         checkpoint["held"] = self.held()
-        checkpoint["rng"] = torch.get_rng_state()  # dropout's; all other noise is counted
-        checkpoint["cuda_rng"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        noise = [torch.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None]
+        checkpoint["rng"] = ranks.gathered(noise)  # dropout's; all other noise is counted
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""
-        for name, values in checkpoint["account"].items():
-            getattr(self, name).update(values)
+        account = checkpoint["account"]
+        by_rank = checkpoint["counts_by_rank"]
+        total = account["counts"] if ranks.lead() else {"steps": account["counts"]["steps"]}
+        self.counts.update(by_rank[ranks.number()] if len(by_rank) == ranks.size() else total)
+        self.spent.update(account["spent"])
+        self.rewards.update(account["rewards"])
         self.step_seconds, self.held_before = checkpoint["step_seconds"], checkpoint["held"]
-        self.rng = (checkpoint["rng"], checkpoint["cuda_rng"])
+        if len(checkpoint["rng"]) == ranks.size():
+            self.rng = checkpoint["rng"][ranks.number()]
+        elif self.policy.dropout:
+            raise BadInput(
+                f"trainer.devices: {len(checkpoint['rng'])} ranks have written the checkpoint, {ranks.size()} go on, "
+                "and each has noise of its own for dropout; give as many as before"
+            )
 
     def on_train_start(self) -> None:
         """Go on with the dropout noise of the checkpoint."""
         if self.rng is not None:
-            torch.set_rng_state(self.rng[0].cpu())
-            for device, state in enumerate(self.rng[1]):
-                torch.cuda.set_rng_state(state.cpu(), device)
+            cpu, gpu = self.rng
+            assert cpu is not None
+            torch.set_rng_state(cpu.cpu())
+            if gpu is not None:
+                torch.cuda.set_rng_state(gpu.cpu())
             self.rng = None
 
 

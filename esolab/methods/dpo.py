@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from esolab import ranks
 from esolab.batch import Batch
 from esolab.data import Encoded, TrainingData, collate
 from esolab.logprobs import branch_logprobs
@@ -72,9 +73,11 @@ class DPO(Pairs):
 
     @torch.no_grad()
     def ask(self, rows: Sequence[Encoded]) -> None:
-        """Keep the log-probs of these pairs under the policy as it stands, behind a bar; tokens and seconds count."""
+        """Keep the log-probs of these pairs under the policy as it stands, behind a bar; tokens and seconds count. Each
+        rank asks for its part of them."""
         order = sorted(rows, key=lambda row: len(row.prompt) + row.response)  # like lengths together: less padding
-        with progress() as bar, self.phase("reference"), self.quiet():
+        order = order[ranks.number() :: ranks.size()]
+        with progress(disable=not ranks.lead()) as bar, self.phase("reference"), self.quiet():
             task = bar.add_task("dpo: the starting policy", total=len(order), note="pairs")
             for start in range(0, len(order), self.parts.micro_batch):
                 batch = collate(order[start : start + self.parts.micro_batch]).to(self.device)
@@ -82,6 +85,8 @@ class DPO(Pairs):
                 read = int(batch.prompts.lengths.sum() + (batch.pairs.lengths - 1).sum())
                 self.counts["forward_tokens"] += read  # the end tokens go through nothing
                 bar.advance(task, len(batch))
+        for others in ranks.gathered(self.reference):
+            self.reference.update(others)
         self.spent["reference"] += self.seconds.pop("reference")
 
     def logprobs(self, pairs: Batch) -> Float[Tensor, "B 2"]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
+from esolab import ranks
 from esolab.batch import Batch, Rollout, Tokens
 from esolab.errors import BadInput
 from esolab.methods import advantages
@@ -63,7 +64,7 @@ class ESO(OnPolicy):
             latter, over all prompts of a device unless none is above the threshold.
         sft_weight: of the likelihood of the references while ESO is on; 0 leaves equation 8 alone.
         watch_every: measure the two parts of the gradient every so many steps, at the price of two more backwards; 0
-            never. With dropout it is never measured, as that would change the run.
+            never. With dropout it is never measured, as that would change the run, nor on several devices.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class ESO(OnPolicy):
                 "take sampling.top_k=0 sampling.top_p=1.0 sampling.greedy=false method.keep_eos=true"
             )
         self.advantage, self.logp, self.k_reduction, self.iw = advantages.BY_NAME[advantage], logp, k_reduction, iw
+        if advantage in ("bnpo", "reinforce_pp"):
+            self.one_rank = f"method.advantage={advantage} weighs answers over the whole batch"
         self.reward_threshold, self.batch_reduction, self.watch_every = reward_threshold, batch_reduction, watch_every
 
     def weigh(self, rewards: Float[Tensor, "B K"], lengths: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
@@ -108,7 +111,7 @@ class ESO(OnPolicy):
         """Norms of the two parts of the gradient, and their cosine, every so many steps (see `temperature_pull`)."""
         if not self.watch_every or (self.counts["steps"] + 1) % self.watch_every:
             return {}
-        if self.policy.dropout or len(batch) == 1:
+        if self.policy.dropout or len(batch) == 1 or ranks.size() > 1:
             return {}
         self.reads = None  # two more backwards need the room; the prompts are read again afterwards
         pull = temperature_pull(rollout.advantages) * rollout.good
@@ -132,8 +135,10 @@ class ESO(OnPolicy):
         means = rollout.rewards.mean(1)
         kept = torch.ones_like(means) if self.reward_threshold is None else (means > self.reward_threshold).float()
         if self.batch_reduction == "sum":
-            return torch.ones_like(means) * kept.max()
-        return kept / kept.sum().clamp(min=1)
+            alone = self.parts.sft.normalise == "local"  # as the released code: gradients are averaged over devices
+            some = float(kept.max()) if alone else ranks.size() * float(ranks.anywhere(bool(kept.any())))
+            return torch.full_like(means, some)
+        return kept / max(self.per_rank(float(kept.sum())), 1 / ranks.size())
 
     def own_loss(self, rollout: Rollout, logprobs: Float[Tensor, "B K T"]) -> Float[Tensor, "B"]:
         """lambda times equation 10 for each prompt."""

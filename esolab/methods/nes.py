@@ -43,6 +43,7 @@ class NES(OnPolicy):
         temperature: at which a perturbed policy answers.
     """
 
+    one_rank = "method=nes: its perturbations are weighed by the whole batch"
     even_k = "sampling.k={k}: nes perturbs in pairs; give an even number"
 
     def __init__(

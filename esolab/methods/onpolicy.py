@@ -76,9 +76,12 @@ class OnPolicy(Method):
             **vars(drawn), texts=texts, rewards=rewards, good=good, advantages=worth, parts=self.reward_parts()
         )
         self.last_rollout = (batch, rollout)
-        self.rewards.setdefault(self.current_epoch, []).append(float(rewards.mean()))
-        self.flat.append(bool((rewards == rewards[:, :1]).all()))
         return rollout
+
+    def note_rollout(self, metrics: dict[str, float]) -> None:
+        """Also whether no prompt had two rewards."""
+        super().note_rollout(metrics)
+        self.flat.append(metrics["reward/flat"] == 1)
 
     def judge(self, batch: Batch, texts: list[list[str]]) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
         """Rewards of the answers, and which of them are usable. One that is not a finite number is masked: the others
@@ -88,9 +91,11 @@ class OnPolicy(Method):
             BadInput: more than the reward's `max_bad_share` of all answers so far had no usable reward.
         """
         raw = self.parts.reward(batch.prompt_texts, texts, batch.reference_texts)
+        rewards, good = usable(raw, len(texts), len(texts[0]))
+        if self.spare:
+            return rewards, good
         for what in ("clipped", "shortened"):
             self.counts[f"{what}_rewards"] += getattr(self.parts.reward, what, 0)
-        rewards, good = usable(raw, len(texts), len(texts[0]))
         self.counts["bad_rewards"] += int((~good).sum())
         self.counts["rewards"] += good.numel()
         share = self.counts["bad_rewards"] / self.counts["rewards"]

@@ -35,11 +35,11 @@ class Pairs(Method):
         reads: Reads | None = None,
     ) -> dict[str, float]:
         """Add the gradients of the whole batch of pairs, micro-batch by micro-batch; the value of each loss term."""
-        sft = self.sft_shares(batch) * self.sft_weight
+        sft, size = self.sft_shares(batch) * self.sft_weight, self.per_rank(len(batch))
         losses: dict[str, float] = defaultdict(float)
         with self.quiet():
             for rows in self.micro_batches(batch):
-                self.descend(self.terms(batch[rows], len(rows) / len(batch), sft[rows]), losses)
+                self.descend(self.terms(batch[rows], len(rows) / size * (not self.spare), sft[rows]), losses)
         return dict(losses)
 
     def note(self, chosen: Float[Tensor, "B"], rejected: Float[Tensor, "B"], share: float) -> None:

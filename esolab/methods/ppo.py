@@ -158,6 +158,8 @@ class PPO(OnPolicy):
         self.value = ValueModel(self.policy)
         self._reference = [copy.deepcopy(self.policy).requires_grad_(False).eval()]  # in a list: no weights of ours
 
+    one_rank = "method=ppo: its advantages are whitened over the whole batch"
+
     @classmethod
     def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
         """It is active from the start."""

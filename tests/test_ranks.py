@@ -1,0 +1,183 @@
+"""Two processes of one run, over gloo: together they do what one does alone."""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from test_run import tiny
+
+import esolab.run
+from esolab import ranks
+from esolab.__main__ import main
+from esolab.checkpoints import LAST, opened
+from esolab.config import resolve
+from esolab.errors import BadInput
+from esolab.methods.base import Method
+from esolab.methods.onpolicy import OnPolicy
+from esolab.run import run
+
+STILL = ("optimizer.lr=1e-12", "optimizer.lr_min=0.0", "method.active_epochs=all")  # weights that stay comparable
+RAGGED = ("data.train=49", "data.test=17", "evaluation.batch_size=4")  # 16, 16, 16, 1: a rank has none of the last
+PAIRS = ("data=preferences", "data.train=49", "data.test=17", "data.max_prompt=96", "data.max_response=24")
+DDP = ("trainer.devices=2", "trainer.strategy=ddp")
+
+
+def together(work: Callable[[], Any], n: int = 2) -> list[int | None]:
+    """Do it in n processes that know of each other; their exit codes."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+
+    def one(rank: int) -> None:
+        where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in where.items()})
+        work()
+
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=one, args=(rank,)) for rank in range(n)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def watched(config: dict[str, Any], keep: Path) -> None:
+    """Run it, and keep the gradients of each step and the answers of each rank."""
+    found: list[dict[str, torch.Tensor]] = []
+    answers: dict[str, list[str]] = {}
+    norm, note = Method.checked_norm, OnPolicy.rollout
+
+    def checked_norm(self: Method, *args: Any) -> float:
+        found.append({name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None})
+        return norm(self, *args)
+
+    def rollout(self: OnPolicy, batch: Any) -> Any:
+        made = note(self, batch)
+        answers.update({f"{self.current_epoch} {id}": texts for id, texts in zip(batch.ids, made.texts, strict=True)})
+        return made
+
+    Method.checked_norm, OnPolicy.rollout = checked_norm, rollout  # type: ignore[method-assign]
+    try:
+        run(config)
+    finally:
+        Method.checked_norm, OnPolicy.rollout = norm, note  # type: ignore[method-assign]
+    torch.save({"gradients": found, "answers": answers}, keep / f"{ranks.number()}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method=eso", *STILL),
+        ("method=eso", "method.batch_reduction=sum", "method.reward_threshold=0.02", *STILL),
+        ("method=eso", "method.reward_threshold=0.02", "sft.reduction=seq_mean", "trainer.micro_batch=3", *STILL),
+        ("method=rrhf", "sft.reduction=seq_sum", *STILL),
+        ("method=drl", *STILL),
+        ("method=unlike", *STILL),
+        ("method=grpo", *STILL),
+        ("method=sft", *STILL[:2]),
+        ("method=dpo", *PAIRS, *STILL[:2]),
+        ("method=reward_model", *PAIRS, *STILL[:2]),
+    ],
+    ids=lambda overrides: " ".join(o for o in overrides if o.startswith(("method", "sft", "trainer"))),
+)
+def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    data = () if "data=preferences" in overrides else RAGGED
+    alone, shared = (tiny(tmp_path / name, *data, *overrides, *more) for name, more in (("one", ()), ("two", DDP)))
+    watched(alone, tmp_path / "one")
+    assert together(lambda: watched(shared, tmp_path / "two")) == [0, 0]
+    one, first, second = (torch.load(tmp_path / file) for file in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    assert one["answers"] == first["answers"] | second["answers"]
+    assert len(one["gradients"]) >= 4
+    gaps = [gap(a, b) for a, b in zip(one["gradients"], first["gradients"], strict=True)]
+    assert max(gaps) < 1e-5
+    assert [gap(a, b) for a, b in zip(first["gradients"], second["gradients"], strict=True)] == [0.0] * len(gaps)
+    print(f"largest difference of gradients, relative to the largest of the step: {max(gaps):.1e}")
+    folders = [next((tmp_path / name / "single").iterdir()) for name in ("one", "two")]
+    assert (folders[0] / "predictions.jsonl").read_bytes() == (folders[1] / "predictions.jsonl").read_bytes()
+    counts, theirs = (json.loads((folder / "result.json").read_text())["train"] for folder in folders)
+    assert {k: v for k, v in counts.items() if k != "final_reward"} == {
+        k: v for k, v in theirs.items() if k != "final_reward"
+    }
+    assert counts["final_reward"] == pytest.approx(theirs["final_reward"])
+
+
+def gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest difference of two gradients over the largest part of them."""
+    assert a.keys() == b.keys()
+    largest = max(float(x.abs().max()) for x in a.values())
+    return max(float((a[name] - b[name]).abs().max()) for name in a) / largest
+
+
+@pytest.mark.slow
+def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_same_end(tmp_path: Path) -> None:
+    """Against a run that the front door has started on two ranks, and nothing has stopped."""
+    config = tiny(tmp_path, *DDP, "data.train=64")
+    record = Method.record
+
+    def tell(self: Any, numbers: dict[str, float]) -> None:
+        record(self, numbers)
+        if self.counts["steps"] == 6 and ranks.number() == 1:
+            os.kill(os.getpid(), 15)
+
+    def stopped() -> None:
+        Method.record = tell  # type: ignore[method-assign]
+        try:
+            run(config)
+        except KeyboardInterrupt:
+            sys.exit(7)
+
+    assert together(stopped) == [7, 7]
+    folder = esolab.run.locate(config).folder
+    assert opened(folder / LAST)[0] == 6
+    assert together(lambda: run(config)) == [0, 0]
+    whole = tiny(tmp_path / "whole", *DDP, "data.train=64")
+    assert main(["--resolved", str(written(whole, tmp_path))]) == 0
+    for name in ("predictions.jsonl", "policy/model.safetensors", "samples.jsonl"):
+        assert (folder / name).read_bytes() == (esolab.run.locate(whole).folder / name).read_bytes()
+
+
+def written(config: dict[str, Any], folder: Path) -> Path:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
+def test_rows_are_shared_out() -> None:
+    rows = list(range(7))
+    assert [ranks.part(rows, r, 3) for r in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert [ranks.part([5], r, 2) for r in range(2)] == [[], [5]]
+    assert ranks.part(rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.devices=0"], "at least one device"),
+        (["trainer.devices=some"], "give a number of devices"),
+        (["trainer.devices=2", "trainer.strategy=fsdp"], "not tried on several devices"),
+    ],
+)
+def test_devices_that_do_not_fit_are_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        resolve(overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [("method=nes",), ("method.advantage=reinforce_pp",)])
+def test_what_needs_the_whole_batch_in_one_place_is_refused(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    file = written(tiny(tmp_path, *DDP, *overrides), tmp_path)
+    assert main(["--resolved", str(file)]) == 2
