@@ -1,0 +1,113 @@
+"""`python -m esolab.preflight <overrides>`: what a run will see, hold, take and write, before it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.text import Text
+
+from esolab.assembly import Assembly, assemble, locate
+from esolab.config import resolve
+from esolab.errors import BadInput
+from esolab.preflight import example, files, loading, plan, show
+from esolab.preflight.estimate import expected
+from esolab.preflight.gauge import room
+from esolab.preflight.memory import KEPT, gigabytes
+from esolab.preflight.rehearsal import Measured, rehearse
+from esolab.terminal import console
+
+NO_MEASURE = "--no-measure"
+USAGE = f"""usage: python -m esolab.preflight [{NO_MEASURE}] <overrides, as of python -m esolab>
+
+Says where the run goes, shows an example as training sees it with its rewards, makes a few steps on the worst batches
+(no weight changes, nothing is written) and says what they hold in memory, how long the run takes, and what it writes.
+{NO_MEASURE} loads no weights and makes no step: memory is estimated, on a machine that cannot hold the model, too.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the preflight of a run; the exit code."""
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(USAGE, end="")
+        return 0
+    logging.getLogger("esolab").addHandler(logging.NullHandler())
+    try:
+        overrides = [a for a in arguments if a != NO_MEASURE]
+        if flags := [a for a in overrides if a.startswith("-")]:
+            raise BadInput(f"{flags[0]}: no flag of preflight; give overrides of one run, and {NO_MEASURE} or nothing")
+        preflight(resolve(overrides), measure=NO_MEASURE not in arguments)
+    except BadInput as error:
+        print(error.shown(), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing has been written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def preflight(config: dict[str, Any], measure: bool) -> None:
+    """Say all there is to say of the run that a resolved configuration describes.
+
+    Raises:
+        BadInput: the run could not begin.
+    """
+    if config["stages"]:
+        name = config["choices"]["experiments"]
+        raise BadInput(f"experiments={name}: has stages, and preflight is of one run; give the overrides of a stage")
+    place = locate(config)
+    say(*files.heading(config, place))
+    model = loading.of(loading.Weighed if measure else loading.Shapes, place.model)
+    run = assemble(config, replace(place, model=model))
+    done = files.done(config, place, run)
+    kinds, answering = plan.kinds(run, done), plan.answering(run, done)
+    say(*example.lines(run, drawn=measure))
+    counted = run.method.policy.network.config.model_type in KEPT
+    estimated = expected(run, kinds, answering, model.before[0]) if counted else {}
+    able = room(run.trainer.device)
+    fits = not estimated or able is None or max(estimated.values()) <= able
+    measured = rehearse(run, kinds, answering) if measure and fits else Measured()
+    console.print(show.memory(measured.peaks, estimated, str(run.trainer.device)))
+    say(verdict(measured.peaks or estimated, able))
+    console.print(show.forecast(work(run, kinds, answering, measured)))
+    say(*files.written(run, place, sum(kind.steps for kind in kinds)))
+
+
+def verdict(peaks: Mapping[str, int], able: int | None) -> str:
+    """Whether the peak fits, and the way out where it does not."""
+    peak = max(peaks.values())
+    if able is None:
+        return f"peak {gigabytes(peak)}"
+    if peak <= able:
+        return f"peak {gigabytes(peak)} of {gigabytes(able)} that there is room for: fits"
+    knobs = "trainer.micro_batch, trainer.micro_k, then trainer.precision or data.max_prompt"
+    return f"peak {gigabytes(peak)}, and there is room for {gigabytes(able)}: does not fit; lower {knobs}"
+
+
+def work(
+    run: Assembly, kinds: Sequence[plan.Kind], answering: plan.Answering, measured: Measured
+) -> list[tuple[str, str, float | None, float | None]]:
+    """The rows of the forecast: each kind of step, and scoring."""
+    rows: list[tuple[str, str, float | None, float | None]] = []
+    for kind in kinds:
+        each = None
+        if seconds := measured.steps.get(kind.name):
+            each = plan.step_seconds(seconds, measured.parts.get(kind.name, 1.0), kind.tokens / kind.most)
+        count = f"{kind.left:,} steps" + (f" of {kind.steps:,}" if kind.left < kind.steps else "")
+        rows.append((f"{kind.name} epochs", count, each, None if each is None else each * kind.left))
+    together = plan.scoring_seconds(answering, measured.answer, measured.told) if measured.steps else None
+    each = None if together is None else together / max(1, answering.answers)
+    return [*rows, ("evaluation", f"{answering.answers:,} answers", each, together)]
+
+
+def say(*lines: str | Text) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""Preflight on the terminal: short, and readable without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from esolab.preflight.memory import gigabytes
+
+MEANING = {
+    "load": "the process with the policy",
+    "sample": "answers grow",
+    "reward": "answers are judged",
+    "score": "forward of a micro-batch",
+    "backward": "its gradients",
+    "optimizer": "AdamW",
+    "evaluate": "answers and likelihood",
+}
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def memory(measured: Mapping[str, int], estimated: Mapping[str, int], where: str) -> Table:
+    """A row per phase and the peak."""
+    made = Table(title=f"memory, {where}, peak of each phase on the worst batch", title_justify="left", box=SIMPLE)
+    made.add_column("phase")
+    made.add_column("what")
+    for name, column in (("measured", measured), ("estimated", estimated)):
+        if column:
+            made.add_column(name, justify="right")
+    columns = [column for column in (measured, estimated) if column]
+    for phase, meaning in MEANING.items():
+        if any(phase in column for column in columns):
+            made.add_row(phase, meaning, *(gigabytes(c[phase]) if phase in c else "" for c in columns))
+    made.add_row("peak", "", *(gigabytes(max(column.values())) for column in columns), style="bold")
+    return made
+
+
+def forecast(rows: Sequence[tuple[str, str, float | None, float | None]]) -> Table:
+    """A row per kind of work: how many, seconds each, and all of them. None: not measured."""
+    made = Table(title="time, answers at their limit", title_justify="left", box=SIMPLE)
+    made.add_column("work")
+    for name in ("how many", "each", "together"):
+        made.add_column(name, justify="right")
+    for name, count, each, together in rows:
+        made.add_row(name, count, *("not measured" if x is None else duration(x) for x in (each, together)))
+    known = [together for *_, together in rows if together is not None]
+    if known:
+        made.add_row("together", "", "", duration(sum(known)), style="bold")
+    return made
