@@ -70,10 +70,18 @@ def preflight(config: dict[str, Any], measure: bool) -> None:
     able = room(run.trainer.device)
     fits = not estimated or able is None or max(estimated.values()) <= able
     measured = rehearse(run, kinds, answering) if measure and fits else Measured()
+    if plan.watches(run):
+        for peaks in filter(None, (measured.peaks, estimated)):
+            peaks["watch"] = peaks["backward"] + gradients(run)
     console.print(show.memory(measured.peaks, estimated, str(run.trainer.device)))
     say(verdict(measured.peaks or estimated, able))
     console.print(show.forecast(work(run, kinds, answering, measured)))
     say(*files.written(run, place, sum(kind.steps for kind in kinds)))
+
+
+def gradients(run: Assembly) -> int:
+    """Bytes of the policy's gradients: what its steps that are watched hold beside a backward."""
+    return sum(w.nbytes for w in run.method.policy.parameters() if w.requires_grad)
 
 
 def verdict(peaks: Mapping[str, int], able: int | None) -> str:

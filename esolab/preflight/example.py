@@ -13,8 +13,8 @@ from esolab.data import collate
 from esolab.methods.onpolicy import OnPolicy, read
 from esolab.methods.ppo import PPO
 from esolab.policy import Tokenizer
-from esolab.rewards.base import usable
 from esolab.preflight.plan import batches
+from esolab.rewards.base import usable
 from esolab.sampling import noise_keys, sample
 
 STYLES = {"prompt": "dim", "learned": "green", "masked": "bright_black"}

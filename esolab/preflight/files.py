@@ -25,7 +25,9 @@ def heading(config: Mapping[str, Any], place: Place) -> list[str]:
     """
     above = _there(place.folder)
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(f"outputs: cannot write {str(place.folder)!r} ({above} is no folder to write to); give outputs=DIR")
+        raise BadInput(
+            f"outputs: cannot write {str(place.folder)!r} ({above} is no folder to write to); give outputs=DIR"
+        )
     asked = ", ".join(f"{key}={config['choices'][key]}" for key in ("method", "model", "data", "reward", "protocol"))
     return [f"{asked}, seed={config['seed']}", f"folder: {place.folder} ({state(config, place)})"]
 

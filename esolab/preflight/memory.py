@@ -64,7 +64,7 @@ class Step:
     pair), and `limit` of each answer, of which `drawn` are sampled to a prompt and `answers` scored.
 
     `micro_batch` prompts go through a forward, `micro_k` branches of each (None: all). `read_once`: prompts are read to
-    be answered with what their gradients need. `pair`: both replies are branches. `scalar`: a head that reads each reply
+    be answered with what their gradients need. `pair`: both replies are branches. `scalar`: a head reads each reply
     after a prompt of its own. `towers`: models that learn side by side.
     """
 
@@ -224,6 +224,6 @@ def shape_of(network: Any, precision: str) -> Shape:
     )
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int) -> str:
     """Bytes in words."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -17,7 +17,7 @@ SFT, SAMPLING = "SFT", "sampling"
 @dataclass(frozen=True)
 class Kind:
     """The steps of one kind: how many a run makes in all and has yet to make, the mean tokens of one (prompts, replies,
-    and answers at their limit), the most, and the rows of the batch that has them."""
+    and answers at their limit), and the rows of the worst batch with its tokens: the most, padding counted."""
 
     name: str
     steps: int
@@ -33,9 +33,9 @@ class Answering:
     references whose likelihood is asked with their prompts, and the worst batch of each."""
 
     answers: int
-    tokens: float
+    tokens: int
     worst: TestSet
-    told: float
+    told: int
     dev: list[Encoded]
 
 
@@ -70,23 +70,30 @@ def batches(run: Assembly) -> Iterator[tuple[int, list[Encoded]]]:
 def kinds(run: Assembly, done: int) -> list[Kind]:
     """The kinds of steps that the run makes, of which `done` steps are made; those that sample last."""
     sampling = run.method.parts.sampling
-    found: dict[bool, list[tuple[int, int, list[Encoded]]]] = {}
+    found: dict[bool, list[tuple[int, int, int, list[Encoded]]]] = {}
     for number, (epoch, rows) in enumerate(batches(run)):
         samples = does_sample(run.method, epoch, run.trainer.epochs)
         size = tokens(rows, sampling.k if samples else 0, sampling.max_new_tokens)
-        found.setdefault(samples, []).append((size, -number, rows))
+        padded = min(run.trainer.micro_batch, len(rows)) * max(len(row.prompt) for row in rows)
+        found.setdefault(samples, []).append((size + padded, size, number, rows))
     own = SFT if isinstance(run.method, OnPolicy) else run.label
-    return [
-        Kind(
-            SAMPLING if samples else own,
-            steps=len(steps),
-            left=sum(-number >= done for _, number, _ in steps),
-            tokens=sum(size for size, _, _ in steps) / len(steps),
-            most=max(steps)[0],
-            worst=max(steps, key=lambda step: step[:2])[2],
-        )
-        for samples, steps in sorted(found.items())
-    ]
+    made = []
+    for samples, steps in sorted(found.items()):
+        _, most, _, worst = max(steps, key=lambda step: step[0])
+        mean = sum(size for _, size, _, _ in steps) / len(steps)
+        left = sum(number >= done for _, _, number, _ in steps)
+        made.append(Kind(SAMPLING if samples else own, len(steps), left, mean, most, worst))
+    return made
+
+
+def watches(run: Assembly) -> bool:
+    """Whether the run comes to a step at which ESO measures the two parts of its gradient, see ESO.watch."""
+    every, trainer = getattr(run.method, "watch_every", 0), run.trainer
+    if not every or run.method.policy.dropout or trainer.batch_size == 1:
+        return False
+    per_epoch = trainer.steps_per_epoch(len(run.train))
+    steps = range(every - 1, trainer.steps(len(run.train)), every)
+    return any(does_sample(run.method, step // per_epoch, trainer.epochs) for step in steps)
 
 
 def answering(run: Assembly, done: int) -> Answering:

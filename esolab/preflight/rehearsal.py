@@ -1,5 +1,5 @@
-"""A few steps for real, on the worst batches of the run, with answers at their limit and a learning rate of 0: what they
-hold in memory and how long they take. No weight changes, and nothing is written."""
+"""A few steps for real, on the worst batches of the run, with answers at their limit and a learning rate of 0: what
+they hold in memory and how long they take. No weight changes, and nothing is written."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ PHASES = {  # functions of a method, and the phase that each is
 
 @dataclass
 class Measured:
-    """Peak bytes by phase; of a step of each kind its seconds by phase, and its micro-batches over those that were made,
-    in tokens; seconds to answer the worst batch of prompts, and to be told the references of the worst dev batch."""
+    """Peak bytes by phase; of a step of each kind its seconds by phase, and its micro-batches over those made, in
+    tokens; seconds to answer the worst batch of prompts, and to be told the references of the worst dev batch."""
 
     peaks: dict[str, int] = field(default_factory=dict)
     steps: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -72,7 +72,9 @@ class Rehearsal(Checkpoint):
         self.run, self.kinds, self.answering = run, kinds, answering
         self.gauge, self.measured, self.kind = Gauge(run.trainer.device), Measured(), kinds[0].name
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Whether this epoch, which is the first and the last, samples is up to `active_epochs`."""
         self.kind = self.kinds[batch_idx].name
         if isinstance(pl_module, OnPolicy):
@@ -107,7 +109,7 @@ class Rehearsal(Checkpoint):
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Inside, the method tells the gauge its phases, makes few micro-batches, ends no answer, and learns nothing."""
+        """Inside, the method tells the gauge its phases, makes few micro-batches, ends no answer, learns nothing."""
         method, own = self.run.method, self.run.method.parts
         inner = own.tokenizer.inner
         method.parts = replace(own, tokenizer=Tokenizer(inner, eos=NEVER, bos=own.tokenizer.bos))

@@ -15,6 +15,7 @@ MEANING = {
     "reward": "answers are judged",
     "score": "forward of a micro-batch",
     "backward": "its gradients",
+    "watch": "backward of ESO's two gradients",
     "optimizer": "AdamW",
     "evaluate": "answers and likelihood",
 }
