@@ -141,7 +141,7 @@ def test_the_kinds_of_steps(tiny: Callable[..., Assembly], overrides: list[str],
     if len(run.train) == 64:
         assert {kind.name: kind.steps for kind in found} == steps
     assert sum(kind.steps for kind in found) == run.trainer.steps(len(run.train)) <= total
-    assert plan.kinds(run, done=1)[0].left == found[0].steps - 1
+    assert sum(kind.left for kind in plan.kinds(run, done=1)) == run.trainer.steps(len(run.train)) - 1
 
 
 def test_the_worst_batch_is_one_that_comes(tiny: Callable[..., Assembly]) -> None:
@@ -362,9 +362,9 @@ def test_no_measure_allocates_no_weight(ask: Callable[..., Any], monkeypatch: py
     assert code == 0, said
     weights = 12 * 48 * 8192**2 * 4 / 1e9
     (load,) = re.findall(r"load .* (\d+\.\d\d) GB", said)
-    (peak,) = re.findall(r"^ *peak +(\d+\.\d\d) GB", said, re.MULTILINE)
+    (peak,) = re.findall(r"^ *peak +(\d+\.\d\d) GB *$", said, re.MULTILINE)
     assert float(load) == pytest.approx(weights, rel=0.02)
-    assert 4 * weights < float(peak) < 4.3 * weights
+    assert 4 * weights < float(peak) < 4.5 * weights  # what is more is activations
     assert "does not fit; lower trainer.micro_batch, trainer.micro_k" in said
     assert "not measured" in said
 

@@ -16,7 +16,7 @@ from esolab.errors import BadInput
 from esolab.preflight import example, files, loading, plan, show
 from esolab.preflight.estimate import expected
 from esolab.preflight.gauge import room
-from esolab.preflight.memory import KEPT, gigabytes
+from esolab.preflight.memory import gigabytes
 from esolab.preflight.rehearsal import Measured, rehearse
 from esolab.terminal import console
 
@@ -65,8 +65,7 @@ def preflight(config: dict[str, Any], measure: bool) -> None:
     done = files.done(config, place, run)
     kinds, answering = plan.kinds(run, done), plan.answering(run, done)
     say(*example.lines(run, drawn=measure))
-    counted = run.method.policy.network.config.model_type in KEPT
-    estimated = expected(run, kinds, answering, model.before[0]) if counted else {}
+    estimated = _estimate(run, kinds, answering, model.before[0], needed=not measure)
     able = room(run.trainer.device)
     fits = not estimated or able is None or max(estimated.values()) <= able
     measured = rehearse(run, kinds, answering) if measure and fits else Measured()
@@ -77,6 +76,18 @@ def preflight(config: dict[str, Any], measure: bool) -> None:
     say(verdict(measured.peaks or estimated, able))
     console.print(show.forecast(work(run, kinds, answering, measured)))
     say(*files.written(run, place, sum(kind.steps for kind in kinds)))
+
+
+def _estimate(
+    run: Assembly, kinds: Sequence[plan.Kind], answering: plan.Answering, base: int, needed: bool
+) -> dict[str, int]:
+    """See `expected`; nothing where that is not counted, unless it is all that is asked."""
+    try:
+        return expected(run, kinds, answering, base)
+    except BadInput:
+        if needed:
+            raise
+        return {}
 
 
 def gradients(run: Assembly) -> int:

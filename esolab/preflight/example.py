@@ -67,8 +67,7 @@ def shown(part: Part, tokenizer: Tokenizer) -> Text:
 
 def token(id: int, tokenizer: Tokenizer) -> str:
     """A token as it reads in a text, on one line."""
-    said: str = tokenizer.inner.decode([id], clean_up_tokenization_spaces=False)
-    return said.replace("\n", "⏎")
+    return str(tokenizer.inner.decode([id], clean_up_tokenization_spaces=False)).replace("\n", "⏎")
 
 
 @dataclass(frozen=True)

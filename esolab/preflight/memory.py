@@ -15,7 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from esolab.errors import BadInput
-from esolab.policy import WHOLE
+from esolab.policy import DROPOUTS, WHOLE
 
 KEPT = {"gpt2": (8, 2), "opt": (6, 1), "gpt_neox": (6, 2), "llama": (8, 4)}
 # Numbers that a layer keeps of a token for its backward: so many times the width, and so many times the width of its
@@ -194,13 +194,15 @@ def shape_of(network: Any, precision: str) -> Shape:
     """The shape of a transformers model, with or without numbers, under Lightning's precision.
 
     Raises:
-        BadInput: a family that is not counted.
+        BadInput: a family that is not counted, or dropout, which is not.
     """
     config = network.config
     if (family := config.model_type) not in KEPT:
         raise BadInput(
             f"model: what the family {family!r} keeps is not counted, only {', '.join(KEPT)}; leave --no-measure out"
         )
+    if rates := [name for name in DROPOUTS if getattr(config, name, 0)]:
+        raise BadInput(f"model.dropout={getattr(config, rates[0])}: its masks are not counted; leave --no-measure out")
     weights = [p.numel() for p in network.parameters()]
     matrices = [m.weight.numel() for m in network.modules() if type(m) in (nn.Linear, Conv1D)]
     turned = sum(m.weight.numel() for m in network.modules() if type(m) is Conv1D)
