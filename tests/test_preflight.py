@@ -211,8 +211,9 @@ def test_a_step_by_hand() -> None:
     step = Step([5, 3, 2, 4], [3, 1, 2, 2], micro_batch=2, drawn=2, answers=2, limit=4)
     kept = reading(ONE, 10) + branching(ONE, 2, 5, 8) + meeting(ONE, 22)
     assert scored(ONE, step) == kept
-    sample = max(2 * 4 * 20 * 4, 4 * 20 * 4 + 4 * 4 * 8 * 4 + 5 * 4 * 3 * 8)  # keys twice; keys, growing ones, logits
-    sample = max(sample, 4 * 20 * 4 + 4 * 20 * (4 + 16))  # keys and what reading has in hand
+    reads = 4 * 20 * 4 + 4 * 20 * (4 + 16)  # keys, and what reading has in hand
+    grown = 4 * 4 * 8 * 4 + 5 * 4 * 3 * 8  # keys of the answers, logits
+    sample = max(reads, 2 * 4 * 20 * 4 + grown)
     found = phases(ONE, step, Fixed(trained=400, base=1000, others=50))
     held = 1000 + 50 + 3 * 400
     assert found == {
@@ -221,6 +222,9 @@ def test_a_step_by_hand() -> None:
         "backward": held + 400 + kept,
         "optimizer": held + 400 + 2 * 40,
     }
+    gpu = phases(ONE, step, Fixed(trained=400, base=1000, others=50), gpu=True)
+    assert gpu["sample"] == held + max(reads, 4 * 20 * 4 + grown)
+    assert gpu["optimizer"] == held + 400 + 400
 
 
 def test_read_once_by_hand() -> None:

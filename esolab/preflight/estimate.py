@@ -30,13 +30,13 @@ def expected(run: Assembly, kinds: Sequence[Kind], answering: Answering, base: i
     gpu = trainer.device.type == "cuda"
     found = {"load": fixed.base + fixed.others + fixed.trained}
     for kind in kinds:
-        for phase, size in phases(shape, step(method, kind), fixed, foreach=gpu).items():
+        for phase, size in phases(shape, step(method, kind), fixed, gpu).items():
             found[phase] = max(found.get(phase, 0), size)
     longest = max(len(row.prompt) for row in answering.worst.rows)
     asked = (len(answering.worst.rows), longest, answering.worst.max_new_tokens)
     dev = answering.dev
     told = (len(dev), max((len(r.prompt) for r in dev), default=0), max((len(r.reference) for r in dev), default=0))
-    return {**found, "evaluate": evaluating(shape, asked, told, fixed)}
+    return {**found, "evaluate": evaluating(shape, asked, told, fixed, gpu)}
 
 
 def step(method: Method, kind: Kind) -> Step:

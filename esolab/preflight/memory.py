@@ -143,14 +143,19 @@ def meeting(shape: Shape, places: int) -> int:
     return 2 * (logits if logits <= WHOLE else WHOLE // 8)
 
 
-def answering(shape: Shape, prompts: int, longest: int, k: int, limit: int, kept: bool = False) -> int:
-    """The most that answering holds beside the weights: while prompts are read, while they are gathered, or while
-    answers grow. `kept`: the prompts have been read with what their gradients need."""
+def answering(
+    shape: Shape, prompts: int, longest: int, k: int, limit: int, kept: bool = False, gpu: bool = False
+) -> int:
+    """The most that answering holds beside the weights: while prompts are read, or while answers grow from their keys,
+    gathered. `kept`: the prompts have been read with what their gradients need. On the CPU the keys as read are not
+    given back: tensors under 32 MiB lie in the heap, which shrinks from its end only."""
     places = prompts * longest
     keys = cached(shape, places)
-    before = reading(shape, places) if kept else 0
     grown = cached(shape, prompts * k * limit) + DRAWING * 4 * shape.vocabulary * prompts * k + shape.turned
-    return max(keys + widest(shape, places), before + keys * (1 if kept else 2), before + keys + grown)
+    before = reading(shape, places) if kept else keys
+    if gpu and not kept:
+        return max(keys + widest(shape, places), 2 * keys, keys + grown)
+    return max(keys + widest(shape, places), before + keys + grown)
 
 
 def scored(shape: Shape, step: Step) -> int:
@@ -163,23 +168,25 @@ def scored(shape: Shape, step: Step) -> int:
     return step.towers * places + meeting(shape, step.rows * sum(lengths))
 
 
-def phases(shape: Shape, step: Step, fixed: Fixed, foreach: bool = False) -> dict[str, int]:
+def phases(shape: Shape, step: Step, fixed: Fixed, gpu: bool = False) -> dict[str, int]:
     """The most that each phase of a step holds. The moments are there from the first step on, gradients from the first
-    micro-batch of a step on. `foreach`: the optimizer works on all weights at once, as on a GPU."""
+    micro-batch of a step on. On a GPU the optimizer works on all weights at once."""
     held = fixed.held + shape.cast
     before = fixed.trained if len(step.prompts) > step.rows else 0
     head = shape.weight * shape.largest  # the gradient of the embeddings waits for that of the head
     found = {}
     if step.drawn:
-        drawn = answering(shape, len(step.prompts), step.longest, step.drawn, step.limit, step.read_once)
+        drawn = answering(shape, len(step.prompts), step.longest, step.drawn, step.limit, step.read_once, gpu)
         found["sample"] = held + drawn
     found["score"] = held + before + scored(shape, step)
     found["backward"] = max(found["score"], held + fixed.trained + 2 * head)
-    found["optimizer"] = held + fixed.trained + (fixed.trained if foreach else 2 * head)
+    found["optimizer"] = held + fixed.trained + (fixed.trained if gpu else 2 * head)
     return found
 
 
-def evaluating(shape: Shape, answers: tuple[int, int, int], told: tuple[int, int, int], fixed: Fixed) -> int:
+def evaluating(
+    shape: Shape, answers: tuple[int, int, int], told: tuple[int, int, int], fixed: Fixed, gpu: bool = False
+) -> int:
     """The most that scoring the policy holds: while it answers (prompts, the longest, limit), or while it is told
     (prompts, the longest, the longest reference)."""
     rows, prompt, reference = told
@@ -187,7 +194,7 @@ def evaluating(shape: Shape, answers: tuple[int, int, int], told: tuple[int, int
     keys = cached(shape, rows * prompt) + cached(shape, rows * (prompt + reference))
     likelihood = keys + meeting(shape, rows * reference)
     reads = cached(shape, rows * prompt) + widest(shape, rows * prompt)
-    return fixed.held + max(answering(shape, prompts, longest, 1, limit), likelihood, reads)
+    return fixed.held + max(answering(shape, prompts, longest, 1, limit, gpu=gpu), likelihood, reads)
 
 
 def shape_of(network: Any, precision: str) -> Shape:

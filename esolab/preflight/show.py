@@ -42,7 +42,7 @@ def memory(measured: Mapping[str, int], estimated: Mapping[str, int], where: str
     for phase, meaning in MEANING.items():
         if any(phase in column for column in columns):
             made.add_row(phase, meaning, *(gigabytes(c[phase]) if phase in c else "" for c in columns))
-    made.caption = "estimated: arithmetic of shapes, without what the heap does not give back" if estimated else None
+    made.caption = "estimated: arithmetic of shapes, see esolab/preflight/memory.py" if estimated else None
     made.caption_justify = "left"
     made.add_row("peak", "", *(gigabytes(max(column.values())) for column in columns), style="bold")
     return made
