@@ -11,25 +11,35 @@ from typing import Any
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line says; the exit code. Bad input is one message and code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    from esolab.allowed import allowing, flags
     from esolab.errors import BadInput
 
     try:
-        if arguments[:1] in (["--resolved"], ["--trunk"]):
-            return _resolved(*arguments)
-        arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
-        if arguments[:1] == ["--save"]:
-            return _save(*arguments[1:])
-        if any(a.startswith("-") for a in arguments):
-            return _hydra(arguments)
-        from esolab.config import resolve
-
-        return _run(resolve(arguments))
+        modules, arguments = flags(arguments)
+        with allowing(modules):
+            return _do(arguments)
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         return 130
+
+
+def _do(arguments: list[str]) -> int:
+    from esolab.allowed import allowing, named
+
+    if arguments[:1] in (["--resolved"], ["--trunk"]):
+        return _resolved(*arguments)
+    if arguments[:1] == ["--save"]:
+        return _save(*arguments[1:])
+    arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
+    if any(a.startswith("-") for a in arguments):
+        return _hydra(arguments)
+    from esolab.config import resolve
+
+    with allowing(named(arguments)):  # also in the processes that it starts
+        return _run(resolve(arguments))
 
 
 def _run(config: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from pydantic import BaseModel, Field, PositiveInt
 
+from esolab import allowed
 from esolab.errors import BadInput
 
 logging.getLogger("hydra.utils").disabled = True  # it logs what it raises
@@ -76,8 +77,12 @@ def _alike(word: str, other: str) -> float:
 def check(config: dict[str, Any]) -> Iterator[str]:
     """Where the configuration does not fit the constructors it names, a line each. Nothing is trained or downloaded."""
     built: dict[str, Any] = {}
-    misfitting: list[str] = []
+    strange = list(allowed.strangers(config))
+    misfitting = [path for path, _ in strange]
+    yield from (line for _, line in strange)
     for path, node in _nodes(config):
+        if path in misfitting:
+            continue
         misfits = list(_fit(path, node))
         if not misfits and not any(inner.startswith(f"{path}.") for inner in misfitting):
             try:
@@ -93,7 +98,8 @@ def check(config: dict[str, Any]) -> Iterator[str]:
         misfitting += [path] * bool(misfits)
         yield from misfits
     yield from plain_values(config)
-    yield from _together(config, built)
+    if not strange:
+        yield from _together(config, built)
 
 
 def _placed(said: str, path: str) -> str:
@@ -149,7 +155,9 @@ def _nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def settable(node: Any) -> list[str]:
-    """What can be given to the constructor that a node names; nothing where it cannot be imported."""
+    """What can be given to the constructor that a node names; nothing where it cannot be imported, or must not be."""
+    if any(allowed.strangers(node)):
+        return []
     try:
         names = inspect.signature(get_object(node["_target_"])).parameters
     except Exception:  # no constructor call, or whatever an unknown module raises on import
@@ -163,6 +171,10 @@ def _fit(path: str, node: dict[str, Any]) -> Iterator[str]:
         target = get_object(node["_target_"])
     except Exception as error:  # whatever an unknown module raises on import is the message
         yield f"{path}._target_: {node['_target_']!r} cannot be imported ({' '.join(str(error).split())})"
+        return
+    if not allowed.fits(target, node["_target_"]):
+        module = node["_target_"].rpartition(".")[0]
+        yield allowed.refused(f"{path}._target_", node["_target_"], module)
         return
     function = target.__init__ if inspect.isclass(target) else target
     parameters = inspect.signature(target).parameters

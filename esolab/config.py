@@ -21,6 +21,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from esolab.allowed import allowing, named, references
 from esolab.check import build as build
 from esolab.check import check, near, near_key, plain_values, settable
 from esolab.errors import BadInput
@@ -55,8 +56,9 @@ def resolve(overrides: Sequence[str], name: str = "config") -> dict[str, Any]:
     Raises:
         BadInput: everything that does not fit, a line each.
     """
-    config, misfits = _compose([_readable(o) for o in overrides], name)
-    misfits += check(config)
+    with allowing(named(overrides)):
+        config, misfits = _compose([_readable(o) for o in overrides], name)
+        misfits += check(config)
     if misfits:
         raise BadInput("\n".join(_once(misfits)))
     return config
@@ -97,9 +99,21 @@ def load(file: Path) -> dict[str, Any]:
     if missing:
         said = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BadInput(f"--resolved {file}: has no {said}; {wanted}")
+    _refuse_unresolved(file, config)
     if misfits := list(check(config)):
         raise BadInput("\n".join(_once(misfits)))
     return config
+
+
+def _refuse_unresolved(file: Path, config: dict[str, Any]) -> None:
+    """A resolved configuration has no ${...}, and a folder's name that stays in its folder. Raises BadInput."""
+    if places := list(references({k: v for k, v in config.items() if k not in ("about", "stages")})):
+        raise BadInput(f"--resolved {file}: {', '.join(places[:3])}: holds ${{...}}; give its value instead")
+    for place, name in (("slug", config["slug"]), ("choices.experiments", config["choices"]["experiments"])):
+        if name is not None and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", str(name)):
+            raise BadInput(
+                f"--resolved {file}: {place}={name}: no name of a folder; give letters, digits and .,=+- alone"
+            )
 
 
 def judge(overrides: Sequence[str]) -> None:

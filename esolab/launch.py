@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from esolab import ranks
+from esolab.allowed import given
 from esolab.processes import mortal
 from esolab.training import Trainer
 
@@ -36,7 +37,8 @@ def launch(config: Mapping[str, Any], trainer: Trainer, flag: str) -> int:
         file = Path(place) / "config.yaml"
         file.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
         port = _free_port()
-        command = [sys.executable, "-m", "esolab", flag, str(file)]
+        allowed = (word for module in given() for word in ("--allow", module))
+        command = [sys.executable, "-m", "esolab", *allowed, flag, str(file)]
         meeting = {"WORLD_SIZE": f"{trainer.ranks}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
         processes = []
         for rank in range(trainer.ranks):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esolab import results, trunks
+from esolab.allowed import given, named
 from esolab.assembly import Place, locate
 from esolab.check import build
 from esolab.errors import BadInput
@@ -107,8 +108,10 @@ class Task:
     def command(self, file: Path, flag: str = "--resolved") -> list[str]:
         """What is run; `file` holds its configuration."""
         assert self.job is not None
-        what = [".judge", *self.job.arguments(self.left)] if self.job.judges else ["", flag, str(file)]
-        return [sys.executable, "-m", f"esolab{what[0]}", *what[1:]]
+        if self.job.judges:
+            return [sys.executable, "-m", "esolab.judge", *self.job.arguments(self.left)]
+        trusted = [word for module in (*given(), *named(self.job.overrides)) for word in ("--allow", module)]
+        return [sys.executable, "-m", "esolab", flag, str(file), *trusted]
 
     @property
     def outcome(self) -> str:
@@ -170,7 +173,8 @@ class Ledger:
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self.tasks, self.trunks = list(tasks), dict[Path, dict[str, Any]]()
-        self.asked = "python -m esolab " + shlex.join(sys.argv[1:])
+        trusted = [f"--allow={module}" for module in given()]
+        self.asked = "python -m esolab " + shlex.join([*trusted, *sys.argv[1:]])
 
     def save(self) -> None:
         """Write it, for each experiment."""
