@@ -1,16 +1,19 @@
 """Whose code a configuration may name: ours, that of what we stand on, and what a person names on the command line.
 
 A configuration file may come from anywhere, and to import a module is to run it. So a `_target_` or a `function` of a
-module that nobody here has named is refused before anything is imported.
+module that nobody here has named is refused before anything is imported; and so is a model that brings its own.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from esolab.errors import BadInput
@@ -108,6 +111,35 @@ def fits(target: Any, name: str) -> bool:
         _within(base.__module__, HOUSE[:1]) or (base.__name__ in KINDS and _within(base.__module__, HOUSE))
         for base in bases
     )
+
+
+def refuse_code(place: str, folder: Path) -> None:
+    """Refuse the folder of a model that comes with code of its own, which transformers would run, or ask whether to.
+
+    Raises:
+        BadInput: it does.
+    """
+    for file in (folder / "config.json", folder / "tokenizer_config.json"):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # said by whoever needs it
+            continue
+        if isinstance(found, dict) and "auto_map" in found:
+            raise BadInput(
+                f"{place}={folder}: its {file.name} names code of its own (auto_map: {str(found['auto_map'])[:100]}), "
+                "which esolab never runs; give a model of a family that transformers has, without auto_map"
+            )
+
+
+def why_unread(error: Exception) -> str:
+    """Why a model's files could not be read, on one line of at most 200 characters: errors of the libraries have their
+    reasons on any of their lines, and torch's of a pickle explains how to run what is in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than weights, such as code, and nothing of it was run; give weights in safetensors"
+    said = " ".join(str(error).split())
+    if "trust_remote_code" in said:
+        return "it needs code of its own, which esolab never runs"
+    return said if len(said) <= 200 else said[:199] + "…"
 
 
 def _within(module: str, allowed: Iterable[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esolab import ranks
-from esolab.results import whole_lines, write_text
+from esolab.results import whole_lines, write_text, writing
 
 
 def files(path: Path) -> list[Path]:
@@ -19,7 +19,8 @@ class Answered:
     """The answers of one policy, batch by batch, a file for each rank beside each other. What is there already must be
     that policy's.
 
-    Raises OSError where the file cannot be written.
+    Raises:
+        BadInput: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,5 +41,5 @@ class Answered:
     def add(self, data: str, decoding: str, ids: Sequence[str], answers: Sequence[str]) -> None:
         """Keep them."""
         row = {"data": data, "decoding": decoding, "ids": list(ids), "answers": list(answers)}
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

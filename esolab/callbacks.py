@@ -101,7 +101,7 @@ class KeepSamples(pl.Callback):
                 strict=True,
             )
         ]
-        with self.path.open("a", encoding="utf-8") as file:
+        with results.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
         self.to_wandb(trainer, rows)

@@ -59,15 +59,16 @@ def begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAST, PREVIOUS))
 
 
-def latest(folder: Path) -> Path | None:
-    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and removed: the next
-    that is written would else keep it, as the one before, in place of a whole one."""
+def latest(folder: Path, clear: bool = False) -> Path | None:
+    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and with `clear` removed:
+    the next to be written would keep it, as the one before, in place of a whole one."""
     for file in (folder / LAST, folder / PREVIOUS):
         if file.exists():
             if whole(file):
                 return file
-            log.warning(f"{file}: torn or damaged, and removed")
-            file.unlink()
+            log.warning(f"{file}: torn or damaged, and not used")
+            if clear:
+                file.unlink()
     return None
 
 
@@ -90,7 +91,8 @@ def opened(file: Path) -> tuple[int, dict[str, Any]]:
         found = torch.load(file, mmap=True, weights_only=True)
         return int(found["account"]["counts"]["steps"]), dict(found["config"])
     except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        code = isinstance(error, pickle.UnpicklingError)  # torch's message explains how to run it
+        reason = "more than weights, numbers and words" if code else str(error).splitlines()[0]
         raise BadInput(f"{file}: no checkpoint of esolab's, and nothing of it was run ({reason}); remove it") from error
 
 

@@ -126,7 +126,8 @@ def judge(overrides: Sequence[str]) -> None:
     try:
         parsed = [(o, parser.parse_override(o)) for o in overrides]
     except HydraException as error:
-        raise BadInput(f"{' '.join(overrides)}: cannot be read as key=value ({str(error).splitlines()[0]})") from error
+        said, reason = _public(" ".join(overrides)), _public(str(error).splitlines()[0])
+        raise BadInput(f"{said}: cannot be read as key=value ({reason})") from error
     first = [
         f"{p.get_key_element()}={next(p.sweep_string_iterator())}" if p.is_sweep_override() else o for o, p in parsed
     ]
@@ -237,7 +238,7 @@ def _explain(override: str, error: Exception, base: Any) -> str:
     key, _, value = override.lstrip("+~").partition("=")
     text = str(error)
     if isinstance(error, OverrideParseException) or not key:
-        return f"{override}: cannot be read as key=value ({text.splitlines()[0]})"
+        return f"{_public(override)}: cannot be read as key=value ({_public(text.splitlines()[0])})"
     if _is_choice(override):
         choices = sorted(p.stem for p in (CONF / key).glob("*.yaml"))
         if value not in choices:
@@ -251,6 +252,11 @@ def _explain(override: str, error: Exception, base: Any) -> str:
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         text = str(error.__cause__)
     return f"{override}: {' '.join(text.split())}"
+
+
+def _public(text: str) -> str:
+    """A text without what may be a secret in its addresses: a user's name and password, and what is asked."""
+    return re.sub(r"(\w://)(?:\S*@)?([^?\s]*)(\?\S*)?", lambda m: m[1] + m[2] + ("?..." if m[3] else ""), text)
 
 
 def _items(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -165,6 +165,7 @@ def address(setting: str, url: str) -> str:
     except ValueError:
         fits = False
     if not fits or not re.fullmatch(r"[!-~]+", url):
+        shown = re.sub(r"//.*@", "//", shown)  # a password may have any sign
         raise BadInput(f"{setting}={shown}: not an address; give http://HOST:PORT/PATH or https://...")
     if "@" in parts.netloc:
         raise BadInput(f"{setting}={shown}: holds a user's name; leave it out, a key belongs into the environment")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,16 @@ class BadInput(ValueError):
         """The message as it is printed."""
         lines = str(self).splitlines()
         return "esolab: " + lines[0] if len(lines) == 1 else "\n  ".join(["esolab:", *lines])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, of a GPU or of the machine."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return (
+        isinstance(error, RuntimeError)
+        and re.search("not enough memory|allocate memory|out of memory", str(error)) is not None
+    )
 
 
 def gather(jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
 from esolab.corpora.base import Corpus
 from esolab.data import Encoded, collate, encode, shorten
-from esolab.errors import BadInput, gather
+from esolab.errors import BadInput, gather, out_of_memory
 from esolab.logprobs import branch_logprobs
 from esolab.methods.onpolicy import read
 from esolab.methods.reward_model import RewardModel
@@ -28,6 +28,7 @@ from esolab.sampling import decoding, noise_keys, sample
 from esolab.terminal import progress
 
 Scores = dict[str, dict[str, dict[str, Any]]]
+LESS = "lower evaluation.batch_size, which changes no answer, or give model.dtype=bfloat16"
 Tick = Callable[[int], None]  # told how many prompts have been answered
 
 
@@ -232,6 +233,11 @@ def main(arguments: list[str]) -> int:
         folder, scores = score_policy(resolve(as_in_run(arguments), "evaluate"))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        print(BadInput(f"out of memory ({' '.join(str(error).split())[:160]}); {LESS}").shown(), file=sys.stderr)
         return 2
     for data, decodings in scores.items():
         for how, row in decodings.items():

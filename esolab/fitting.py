@@ -75,9 +75,9 @@ def fit(
 
 def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> Path | None:
     """The checkpoint to go on from, with the metrics up to there."""
-    if (own := latest(folder)) is not None or start is None:
+    if (own := latest(folder, clear=True)) is not None or start is None:
         return own
-    if (shared := latest(start)) is not None:
+    if (shared := latest(start, clear=True)) is not None:
         shutil.copyfile(start / "metrics.csv", metrics.path)
     return shared
 

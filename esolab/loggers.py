@@ -29,6 +29,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path, self.rows, self.columns = path, [], ["step", "epoch"]  # type: ignore[var-annotated]
         self.kept = 0  # rows already in the file
+        self.torn = False  # the file may end in half a row
         self.saved = time.monotonic()
 
     @property
@@ -63,10 +64,14 @@ class MetricsFile(Logger):
             self.save()
 
     def save(self) -> None:
-        """Append the rows that are not in the file yet."""
-        with self.path.open("a", newline="") as file:
+        """Append the rows that are not in the file yet. Raises BadInput where the disk is full."""
+        if self.torn:
+            self._rewrite()
+            return
+        self.torn = True  # until all of them are there
+        with results.writing(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerows(self.rows[self.kept :])
-        self.kept, self.saved = len(self.rows), time.monotonic()
+        self.torn, self.kept, self.saved = False, len(self.rows), time.monotonic()
 
     def finalize(self, status: str) -> None:
         """Write what is left."""
@@ -74,12 +79,13 @@ class MetricsFile(Logger):
 
     def _rewrite(self) -> None:
         draft = self.path.with_suffix(".tmp")
-        with draft.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(draft, self.path)
-        self.kept, self.saved = len(self.rows), time.monotonic()
+        with results.writing(self.path):
+            with draft.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            os.replace(draft, self.path)
+        self.torn, self.kept, self.saved = False, len(self.rows), time.monotonic()
 
 
 Make = TypeVar("Make", bound=Callable[..., Any])

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.activations import GELUTanh, NewGELUActivation
 
+from esolab.allowed import refuse_code, why_unread
 from esolab.batch import Tokens
 from esolab.cache import Branches
 from esolab.errors import BadInput
@@ -73,6 +74,8 @@ class Model:
         for key, folder in (("path", self.path), ("tokenizer", self.tokenizer)):
             if folder is not None and not Path(folder).is_dir():
                 raise BadInput(f"model.{key}: {folder!r} is not a folder")
+            if folder is not None:
+                refuse_code(f"model.{key}", Path(folder))
         if self.weights == "pretrained" and self.path is None and self.id is None:
             raise BadInput(
                 "model.path: pretrained weights need a model.path or a model.id; or take model.weights=random"
@@ -110,7 +113,9 @@ class Model:
         source = self.tokenizer or self.path or (self._hub_folder() if self.id else None)
         if source is None:
             return Tokenizer(_train_bpe(texts, self.vocab_size or 1024), eos=(0,), bos=self.bos)
-        inner = _read(f"tokenizer of {source!r}", lambda: AutoTokenizer.from_pretrained(source))
+        inner = _read(
+            f"tokenizer of {source!r}", lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        )
         return Tokenizer(inner, eos=_end_ids(inner, source), bos=self.bos)
 
     def load_policy(self, tokenizer: Tokenizer) -> Policy:
@@ -149,7 +154,7 @@ class Model:
             return snapshot_download(self.id, revision=self.revision, allow_patterns=patterns)
         except (OSError, ValueError) as error:
             raise BadInput(
-                f"model.id: cannot read {self.id!r} from the Hugging Face hub ({_first_line(error)}); "
+                f"model.id: cannot read {self.id!r} from the Hugging Face hub ({why_unread(error)}); "
                 "give model.path=DIR (a local copy), or model.weights=random model.tokenizer=DIR"
             ) from error
 
@@ -162,7 +167,9 @@ class Model:
             made: PreTrainedConfig = _read("architecture", lambda: AutoConfig.for_model(kind, **settings))
             return made
         source = self.path or self._hub_folder()
-        config: PreTrainedConfig = _read(f"config of {source!r}", lambda: AutoConfig.from_pretrained(source))
+        config: PreTrainedConfig = _read(
+            f"config of {source!r}", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False)
+        )
         return config
 
     def _with_dropout(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -194,7 +201,10 @@ class Model:
             network: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 source,
                 revision=revision,
-                config=self._with_dropout(AutoConfig.from_pretrained(source, revision=revision)),
+                trust_remote_code=False,
+                config=self._with_dropout(
+                    AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+                ),
                 dtype=getattr(torch, self.dtype),
                 attn_implementation="sdpa",
             )
@@ -231,13 +241,7 @@ def _read(what: str, load: Any) -> Any:
     except BadInput:
         raise
     except Exception as error:  # whatever transformers, tokenizers or safetensors raise for a file they cannot use
-        raise BadInput(f"model: cannot read the {what} ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, on one line of at most 200 characters: its reason may stand on any of its lines."""
-    said = " ".join(str(error).split())
-    return said if len(said) <= 200 else said[:199] + "…"
+        raise BadInput(f"model: cannot read the {what} ({why_unread(error)})") from error
 
 
 def _train_bpe(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
@@ -281,7 +285,7 @@ def _check_tree(policy: Policy) -> None:
                         raise ValueError("its log-probs differ from a plain forward's")
     except Exception as error:  # a family may fail in any way when its attention is not the usual one
         raise BadInput(
-            f"model: the family {family!r} cannot be scored with a shared prompt ({_first_line(error)}); "
+            f"model: the family {family!r} cannot be scored with a shared prompt ({why_unread(error)}); "
             f"families known to be exact: {', '.join(EXACT)}"
         ) from error
     finally:

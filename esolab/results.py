@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -59,7 +61,8 @@ def _own(config: Mapping[str, Any]) -> Any:
     """The part of a resolved configuration that is what a run is."""
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
     own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
-    own["trainer"] = {k: v for k, v in own["trainer"].items() if k != "save_every" and (k, v) != ("nodes", 1)}
+    if "trainer" in own:  # a judgement has none
+        own["trainer"] = {k: v for k, v in own["trainer"].items() if k != "save_every" and (k, v) != ("nodes", 1)}
     return _alike(own)
 
 
@@ -82,14 +85,48 @@ def run_folder(config: Mapping[str, Any], name: str) -> Path:
     return Path(config["outputs"]) / experiment(config) / f"{config['slug']}-{name}"
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, a disk that is full or cannot be written is said of this file.
+
+    Raises:
+        BadInput: it is; whatever library tried to write.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (reason := unwritten(error)) is None:
+            raise
+        raise BadInput(
+            f"outputs: cannot write {str(path)!r} ({reason}); what was saved before is whole: make room, and the same "
+            "command goes on from there"
+        ) from error
+
+
+def unwritten(error: Exception) -> str | None:
+    """Why a file could not be written, where that is what an error says; safetensors and tokenizers have their own."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in FULL else None
+    found = re.search(r"([\w ]+) \(os error (\d+)\)", str(error))
+    return found[1].strip() if found and int(found[2]) in FULL else None
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all. Raises BadInput where the disk is full."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    with writing(path):
+        try:
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -114,9 +151,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def save_policy(policy: Policy, tokenizer: Tokenizer, folder: Path, result: Mapping[str, Any]) -> None:
-    """Leave a folder that AutoModelForCausalLM opens, with a model card."""
-    policy.network.save_pretrained(folder)
-    tokenizer.save(folder)
+    """Leave a folder that AutoModelForCausalLM opens, with a model card. Raises BadInput where the disk is full."""
+    with writing(folder):
+        policy.network.save_pretrained(folder)
+        tokenizer.save(folder)
     scores = "\n".join(
         f"| {data} | {how} | "
         + " | ".join(f"{row[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL", "gleu"))
@@ -145,9 +183,11 @@ Trained by esolab {result["versions"]["esolab"]} (seed {result["seed"]}, protoco
 def save_reward_model(
     network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, result: Mapping[str, Any]
 ) -> None:
-    """Leave a folder that AutoModelForSequenceClassification opens, with a model card."""
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Leave a folder that AutoModelForSequenceClassification opens, with a model card. Raises BadInput where the disk
+    is full."""
+    with writing(folder):
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     scores = "\n".join(
         f"| {data} | {row['accuracy']:.3f} | {row['calibration']:.3f} | {row['margin']:.3f} | {row['n']} |"
         for data, kinds in result["scores"].items()

@@ -22,6 +22,7 @@ from esolab.fitting import fit
 from esolab.methods.reward_model import RewardModel, finish
 from esolab.record import record
 from esolab.results import differing
+from esolab.shortage import explained
 from esolab.terminal import console, log, logged
 
 INPUTS = "inputs.json"  # hashes of the local files that a run reads
@@ -33,7 +34,7 @@ def run(config: dict[str, Any]) -> Path:
     """Do the run that a resolved configuration describes, unless it is done; returns its folder.
 
     Raises:
-        BadInput: the data, the model or the folder cannot be used.
+        BadInput: the data, the model or the folder cannot be used, or the machine has too little memory or room.
     """
     place = locate(config)
     ranks.join(build(config["trainer"]))
@@ -43,7 +44,11 @@ def run(config: dict[str, Any]) -> Path:
             return place.folder
         if ranks.lead() and not config["rerun"] and not begun(place.folder):
             _refuse_changed_inputs(config, place)
-        with logged(place.folder / "run.log") if ranks.lead() else nullcontext(), signals() as told:
+        with (
+            explained(place.folder, config),
+            logged(place.folder / "run.log") if ranks.lead() else nullcontext(),
+            signals() as told,
+        ):
             _run(config, place, told)
     return place.folder
 

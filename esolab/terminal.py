@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -38,10 +38,22 @@ class _Say(logging.Handler):
         console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
+class _Keep(logging.FileHandler):
+    """Log lines in a file. Where the disk is full the run fails over what it must keep, not over these."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Lose the line; logging would print a traceback."""
+
+    def close(self) -> None:
+        """Lose what cannot be written."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logged(file: Path) -> Iterator[None]:
     """Keep what the run says in a file, and say it on the terminal. An error is kept before it goes on."""
-    keep = logging.FileHandler(file, encoding="utf-8")
+    keep = _Keep(file, encoding="utf-8")
     keep.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     say = _Say()
     log.setLevel(logging.INFO)

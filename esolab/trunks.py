@@ -24,6 +24,7 @@ from esolab.checkpoints import LAST, Told, signals
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.fitting import fit
+from esolab.shortage import explained
 from esolab.terminal import log, logged
 
 AFTER = ("method", "reward", "sampling")  # groups that the shared epochs do not read
@@ -77,7 +78,11 @@ def train(config: Mapping[str, Any]) -> Path:
     ranks.join(build(config["trainer"]))
     with results.locked(target, wait=True) if ranks.lead() else nullcontext():
         if not any(ranks.gathered(ready(target))):  # the first looks once it has the lock
-            with logged(target / "run.log") if ranks.lead() else nullcontext(), signals() as told:
+            with (
+                explained(target, plain),
+                logged(target / "run.log") if ranks.lead() else nullcontext(),
+                signals() as told,
+            ):
                 _train(plain, place, target, shared_epochs(config), told)
     return target
 

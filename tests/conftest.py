@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from faults import fault, pytest_sessionfinish, pytest_testnodedown  # noqa: F401  # fixtures and hooks of this suite
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor

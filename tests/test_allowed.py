@@ -120,7 +120,6 @@ def test_another_module_that_is_allowed_does_not_help(
     ("target", "settings"),
     [
         ("torch.os.system", {"command": "touch pwned"}),
-        ("pytorch_lightning.utilities.os.system", {"command": "touch pwned"}),
         ("esolab.results.subprocess.Popen", {"args": ["touch", "pwned"]}),
         ("esolab.results.write_text", {"path": "pwned", "text": ""}),
         ("esolab.__main__.main", {"arguments": ["reward._target_=theirs.rewards.Mine"]}),

@@ -64,7 +64,10 @@ def test_a_torn_one_is_named_and_the_one_before_used(
     damage(written / LAST)
     assert not whole(written / LAST)
     assert latest(written) == written / PREVIOUS
-    assert f"{written / LAST}: torn or damaged, and removed" in caplog.text
+    assert f"{written / LAST}: torn or damaged, and not used" in caplog.text
+    assert (written / LAST).exists()
+    assert latest(written, clear=True) == written / PREVIOUS
+    assert not (written / LAST).exists()
     damage(written / PREVIOUS)
     assert latest(written) is None
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from esolab.errors import BadInput
+from esolab.errors import BadInput, out_of_memory
 from esolab.judge.question import Position, Question
 from esolab.results import write_lines
-from esolab.rewards.base import usable
+from esolab.rewards.base import failed, usable
 from esolab.rewards.preference import FOLDER
 
 Rewards = tuple[float | None, float | None]  # of the answers in the order shown; None: no finite number
@@ -60,7 +60,12 @@ class Preference:
 
     def _batch(self, questions: Sequence[Question]) -> list[Rewards]:
         prompts, references = [q.pair.prompt for q in questions], [q.pair.reference for q in questions]
-        raw = self.reward(prompts, [[q.first, q.second] for q in questions], references)
+        try:
+            raw = self.reward(prompts, [[q.first, q.second] for q in questions], references)
+        except Exception as error:  # whatever code of a person's own raises
+            if isinstance(error, BadInput) or out_of_memory(error):
+                raise
+            raise BadInput(f"judge.{failed(self.reward, error, [q.pair.id for q in questions])}") from error
         rewards, good = usable(raw, len(questions), 2)
         first, second = rewards.where(good, math.nan).T.tolist()
         return [(_finite(x), _finite(y)) for x, y in zip(first, second, strict=True)]

@@ -141,6 +141,7 @@ class Method(pl.LightningModule):
         self.counts: Counter[str] = Counter()  # of the whole run: steps and tokens
         self.rng: list[Tensor | None] | None = None  # of a checkpoint that has been loaded: CPU's, the GPU's
         self.spare = False  # whether this rank has no example of the current step
+        self.saved = "no checkpoint was made yet"  # what a run that ends here has left
         self.reads: Reads | None = None  # the prompts of the current step, where they are read once
         self.rewards: dict[int, list[float]] = {}  # mean reward of each step that sampled, by epoch
         self.held_before: dict[
@@ -277,7 +278,7 @@ class Method(pl.LightningModule):
             norm = ", ".join(f"{value:g}" for value in norms.values())
             raise BadInput(
                 f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {norm}. "
-                f"Lower {self.tamed_by}; the last checkpoint is kept. "
+                f"Lower {self.tamed_by}; {self.saved}. "
                 f"The batch was {', '.join(id for ids in ranks.gathered(batch.ids) for id in ids)}"
             )
         return norms["policy"]
@@ -418,6 +419,7 @@ class Method(pl.LightningModule):
         checkpoint["held"] = self.held()
         noise = [torch.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None]
         checkpoint["rng"] = ranks.gathered(noise)  # dropout's; all other noise is counted
+        self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}, in {self.trainer.default_root_dir}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""
@@ -435,6 +437,7 @@ class Method(pl.LightningModule):
                 f"trainer.devices: {len(checkpoint['rng'])} ranks have written the checkpoint, {ranks.size()} go on, "
                 "and each has noise of its own for dropout; give as many as before"
             )
+        self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}"
 
     def on_train_start(self) -> None:
         """Go on with the dropout noise of the checkpoint."""

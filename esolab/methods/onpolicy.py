@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from esolab.batch import Batch, Rollout, Samples
-from esolab.errors import BadInput
+from esolab.errors import BadInput, out_of_memory
 from esolab.methods import advantages
 from esolab.methods.base import Method, Parts
 from esolab.policy import Tokenizer
-from esolab.rewards.base import MAX_BAD_SHARE, usable
+from esolab.rewards.base import MAX_BAD_SHARE, failed, usable
 from esolab.sampling import Sampling, noise_keys, sample
 from esolab.terminal import log
 
@@ -88,9 +88,9 @@ class OnPolicy(Method):
         of its prompt are weighed beside their own mean in its place, and it takes no part in the loss.
 
         Raises:
-            BadInput: more than the reward's `max_bad_share` of all answers so far had no usable reward.
+            BadInput: the reward fails, or more than its `max_bad_share` of all answers so far had no usable reward.
         """
-        raw = self.parts.reward(batch.prompt_texts, texts, batch.reference_texts)
+        raw = self.ask(batch, texts)
         rewards, good = usable(raw, len(texts), len(texts[0]))
         if self.spare:
             return rewards, good
@@ -106,6 +106,20 @@ class OnPolicy(Method):
                 f"far, more than reward.max_bad_share={most}; the last batch got {' '.join(str(raw).split())[:200]}"
             )
         return rewards, good
+
+    def ask(self, batch: Batch, texts: list[list[str]]) -> object:
+        """What the reward says of the answers. Where it fails its traceback goes to the log.
+
+        Raises:
+            BadInput: it fails; with its name, its error and the examples.
+        """
+        try:
+            return self.parts.reward(batch.prompt_texts, texts, batch.reference_texts)
+        except Exception as error:  # whatever code of a person's own raises
+            if isinstance(error, BadInput) or out_of_memory(error):
+                raise
+            log.error(f"reward: {type(error).__name__}, whose traceback is in run.log", exc_info=error)
+            raise BadInput(failed(self.parts.reward, error, batch.ids)) from error
 
     def reward_parts(self) -> dict[str, Float[Tensor, "B K"]]:
         """What a reward that is made of several has kept of each since its last call, see `Reward`."""

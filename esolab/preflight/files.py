@@ -10,7 +10,7 @@ from typing import Any
 
 from esolab import trunks
 from esolab.assembly import Assembly, Place
-from esolab.checkpoints import latest, step_of
+from esolab.checkpoints import latest, opened
 from esolab.errors import BadInput
 from esolab.methods.onpolicy import OnPolicy
 from esolab.methods.reward_model import RewardModel
@@ -39,7 +39,7 @@ def state(config: Mapping[str, Any], place: Place) -> str:
     if (place.folder / "result.json").exists():
         return "already done; rerun=true repeats it"
     if saved := latest(place.folder):
-        return f"goes on from step {step_of(saved)}"
+        return f"goes on from step {opened(saved)[0]}"
     if trunk := _trunk(config, place):
         return f"new; its first {trunks.shared_epochs(config)} epochs are those of {trunk}"
     return "new"
@@ -50,7 +50,7 @@ def done(config: Mapping[str, Any], place: Place, run: Assembly) -> int:
     if config["rerun"] or (place.folder / "result.json").exists():
         return 0
     if saved := latest(place.folder):
-        return step_of(saved)
+        return opened(saved)[0]
     shared = trunks.shared_epochs(config) if _trunk(config, place) else 0
     return shared * run.trainer.steps_per_epoch(len(run.train))
 

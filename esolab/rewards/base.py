@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import traceback
+from collections.abc import Sequence
 from numbers import Real
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -29,6 +31,19 @@ class Reward(Protocol):
         Texts come without special tokens and stripped. Raises ValueError where the lists do not match.
         """
         ...
+
+
+def failed(reward: object, error: Exception, ids: Sequence[str]) -> str:
+    """What to say of a reward that has raised: what it is, its error and where, and over which examples."""
+    own = getattr(reward, "function", reward)  # of a person's own, see rewards/callable.py
+    name = getattr(own, "__qualname__", type(own).__qualname__)
+    module = getattr(own, "__module__", type(own).__module__)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())[:200]
+    return (
+        f"reward: {module}.{name} failed with {type(error).__name__}: {said} ({last.filename}, line {last.lineno}) on "
+        f"the answers to {', '.join(ids)}; mend it, and the same command goes on from the last checkpoint"
+    )
 
 
 def check_lengths(prompts: list[str], responses: list[list[str]], references: list[str]) -> None:

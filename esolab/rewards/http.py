@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import partial
 from threading import Event
 from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
 
 import torch
 from jaxtyping import Float
@@ -26,6 +28,7 @@ WAYS_OUT = {
     405: "see whether reward.url is right and takes POST",
     413: "lower reward.batch_size",
 }
+SECRETS = r"key|token|secret|passw|auth|sig|credential"  # in the names of an address's parameters
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -48,7 +51,8 @@ class Http:
         max_bad_share: see conf/reward/http.yaml.
 
     Raises:
-        BadInput: an address or a variable that cannot be used; when called, a server that refuses or stays away.
+        BadInput: an address or a variable that cannot be used, or an address with a key in it; when called, a server
+            that refuses or stays away.
     """
 
     def __init__(
@@ -64,6 +68,11 @@ class Http:
         max_bad_share: Share = MAX_BAD_SHARE,
     ) -> None:
         self.url, self.place = url, f"reward.url={address('reward.url', url)}"
+        if names := [name for name, _ in parse_qsl(urlsplit(url).query) if re.search(SECRETS, name, re.IGNORECASE)]:
+            raise BadInput(
+                f"{self.place}: its {names[0]}=... looks like a key, and would be kept in config.yaml; leave it out, "
+                "and name the environment variable that holds it in reward.token_env"
+            )
         self.batch_size, self.concurrency, self.timeout = batch_size, concurrency, timeout
         self.retries, self.backoff, self.max_wait = retries, backoff, max_wait
         self.token_env, self.max_bad_share = token_env, max_bad_share

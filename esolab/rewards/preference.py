@@ -14,6 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
+from esolab.allowed import refuse_code, why_unread
 from esolab.batch import Tokens
 from esolab.errors import BadInput
 from esolab.policy import Tokenizer
@@ -48,6 +49,7 @@ class Preference:
         self.folder = place / FOLDER if (place / FOLDER).is_dir() else place
         if not self.folder.is_dir():
             raise BadInput(f"reward.path={path}: there is no such folder (looked from {Path.cwd()})")
+        refuse_code("reward.path", self.folder)
         gpus = torch.cuda.device_count()
         device = ("cuda" if gpus else "cpu") if device == "auto" else device
         named = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
@@ -106,13 +108,11 @@ class Scorer:
         config = _check(folder)
         try:
             network, found = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True
+                folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
-            inner = AutoTokenizer.from_pretrained(folder)
+            inner = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # whatever transformers, tokenizers or safetensors raise for a file they cannot use
-            raise BadInput(
-                f"reward.path={folder}: cannot be read as a reward model ({' '.join(str(error).split())[:200]})"
-            ) from error
+            raise BadInput(f"reward.path={folder}: cannot be read as a reward model ({why_unread(error)})") from error
         if missing := sorted(found["missing_keys"]):
             raise BadInput(
                 f"reward.path={folder}: has no weights for {', '.join(missing)[:200]}, so its scores would be random; "
@@ -173,11 +173,9 @@ def _check(folder: Path) -> PreTrainedConfig:
     """The config of a reward model. Raises BadInput where it is none, or has not one label."""
     wanted = f"give the {FOLDER} folder of a method=reward_model run, or any such model with one label"
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # see Scorer.load
-        raise BadInput(
-            f"reward.path={folder}: holds no model ({' '.join(str(error).split())[:200]}); {wanted}"
-        ) from error
+        raise BadInput(f"reward.path={folder}: holds no model ({why_unread(error)}); {wanted}") from error
     kinds = config.architectures or []
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise BadInput(f"reward.path={folder}: {', '.join(kinds) or 'it'} has no head that scores a text; {wanted}")

@@ -74,7 +74,7 @@ def server(monkeypatch):
 @pytest.fixture
 def http(server):
     """http(retries=2): a reward of this server."""
-    return lambda **settings: Http(f"http://127.0.0.1:{server.server_port}/score?key=hidden", **settings)
+    return lambda **settings: Http(f"http://127.0.0.1:{server.server_port}/score?version=hidden", **settings)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_answers_go_out_and_rewards_come_back(server, http):
     assert found.dtype == torch.float32
     assert found.tolist() == WORDS
     ((path, headers, body),) = server.seen
-    assert (path, body) == ("/score?key=hidden", {"items": ITEMS})
+    assert (path, body) == ("/score?version=hidden", {"items": ITEMS})
     assert headers["Content-Type"] == "application/json"
     assert "Authorization" not in headers
 
@@ -451,6 +451,8 @@ def test_a_token_in_the_place_of_its_variable_is_not_shown(value):
         ("http://host/a b?key=secret", "http://host/a b"),
         ("http://host/ä#secret", "http://host/ä"),
         ("http://me:secret@host/score?key=secret", "http://host/score"),
+        ("http://me:sec/secret@host/score", "http://host/score"),
+        ("http://host/score?v=1&API_Key=secret", "http://host/score"),
         ("", ""),
     ],
 )

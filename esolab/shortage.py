@@ -1,0 +1,52 @@
+"""What a run says where the machine has too little for it: memory, or room on its disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from esolab.checkpoints import begun
+from esolab.errors import BadInput, out_of_memory
+from esolab.results import unwritten
+
+
+@contextmanager
+def explained(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the run that writes to a folder says what to do where memory or room is short.
+
+    Raises:
+        BadInput: either is.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise BadInput(_memory(error, folder, config)) from error
+        if (reason := unwritten(error)) is not None:
+            place = getattr(error, "filename", None) or folder
+            raise BadInput(f"outputs: cannot write {str(place)!r} ({reason}); {_kept(folder)}") from error
+        raise
+
+
+def _memory(error: Exception, folder: Path, config: Mapping[str, Any]) -> str:
+    """What takes less memory, in the order in which it costs least."""
+    said = " ".join(str(error).split())
+    trainer = config["trainer"]
+    return (
+        f"out of memory ({said[:160] or type(error).__name__}); "
+        f"lower trainer.micro_batch={trainer['micro_batch']}, which changes no result, "
+        f"then trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}, "
+        f"then give trainer.precision=bf16-mixed or lower data.max_prompt={config['data'].get('max_prompt')} "
+        f"(evaluation.batch_size={config['evaluation']['batch_size']} where test prompts were answered); "
+        f"{_kept(folder)}"
+    )
+
+
+def _kept(folder: Path) -> str:
+    if begun(folder):
+        return "the last checkpoint is kept: the same command goes on from it once there is more"
+    return "no checkpoint was made yet"
