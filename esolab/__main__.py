@@ -27,19 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _do(arguments: list[str]) -> int:
-    from esolab.allowed import allowing, named
-
     if arguments[:1] in (["--resolved"], ["--trunk"]):
         return _resolved(*arguments)
+    arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
     if arguments[:1] == ["--save"]:
         return _save(*arguments[1:])
-    arguments = [a for a in arguments if a not in ("--run", "-r")]  # what happens anyway
     if any(a.startswith("-") for a in arguments):
         return _hydra(arguments)
     from esolab.config import resolve
 
-    with allowing(named(arguments)):  # also in the processes that it starts
-        return _run(resolve(arguments))
+    return _run(resolve(arguments))
 
 
 def _run(config: dict[str, Any]) -> int:

@@ -66,16 +66,25 @@ def named(overrides: Iterable[str]) -> list[str]:
 
 def strangers(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Where a configuration names code that nobody has allowed, and what to say of it. Nothing is imported."""
+    for place, value, module in _code(node, path):
+        if not _within(module, (*HOUSE, *given())):
+            yield place.rpartition(".")[0], refused(place, value, module)
+
+
+def trusted(config: Any) -> list[str]:
+    """The flags that allow, in a process of its own, what a configuration names that has been checked here."""
+    modules = dict.fromkeys(module for _, _, module in _code(config, "") if not _within(module, HOUSE[:1]))
+    return [f"--allow={module}" for module in modules]
+
+
+def _code(node: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    """Where a configuration names code: its place, value and module."""
     for place, value in _leaves(node, path):
-        above, _, key = place.rpartition(".")
+        key = place.rpartition(".")[2]
         if key == "_target_":
-            module = str(value).rpartition(".")[0] or str(value)
-        elif key == "function" and isinstance(value, str) and ":" in value:
-            module = value.partition(":")[0]
-        else:
-            continue
-        if module and not _within(module, (*HOUSE, *given())):
-            yield above, refused(place, value, module)
+            yield place, str(value), str(value).rpartition(".")[0] or str(value)
+        elif key == "function" and isinstance(value, str) and value.partition(":")[0] and ":" in value:
+            yield place, value, value.partition(":")[0]
 
 
 def references(node: Any) -> Iterator[str]:

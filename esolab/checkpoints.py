@@ -60,7 +60,7 @@ def begun(folder: Path) -> bool:
 
 
 def latest(folder: Path, clear: bool = False) -> Path | None:
-    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and with `clear` removed:
+    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and removed by `clear`:
     the next to be written would keep it, as the one before, in place of a whole one."""
     for file in (folder / LAST, folder / PREVIOUS):
         if file.exists():

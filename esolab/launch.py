@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from esolab import ranks
-from esolab.allowed import given
+from esolab.allowed import trusted
 from esolab.processes import mortal
 from esolab.training import Trainer
 
@@ -37,8 +37,7 @@ def launch(config: Mapping[str, Any], trainer: Trainer, flag: str) -> int:
         file = Path(place) / "config.yaml"
         file.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
         port = _free_port()
-        allowed = (word for module in given() for word in ("--allow", module))
-        command = [sys.executable, "-m", "esolab", *allowed, flag, str(file)]
+        command = [sys.executable, "-m", "esolab", flag, str(file), *trusted(config)]
         meeting = {"WORLD_SIZE": f"{trainer.ranks}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
         processes = []
         for rank in range(trainer.ranks):

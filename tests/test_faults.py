@@ -21,7 +21,7 @@ import yaml
 import esolab.run
 from esolab import results
 from esolab.answered import Answered
-from esolab.checkpoints import LAST, step_of
+from esolab.checkpoints import LAST, opened
 from esolab.config import resolve
 from esolab.evaluate import Evaluation
 from esolab.evaluate import main as evaluate
@@ -150,7 +150,8 @@ REFUSED: list[tuple[str, list[str], str]] = [  # what, the command, a part of th
     ),
     ("an unknown architecture", ["model.architecture.model_type=gpt5"], "'gpt5' is not a model type of transformers"),
     ("no GPU", ["trainer.accelerator=gpu"], "trainer.accelerator=gpu: torch finds no GPU here; give auto or cpu"),
-    ("several devices", ["trainer.devices=2"], "trainer.devices=2: a run uses one device for now"),
+    ("no device", ["trainer.devices=0"], "trainer.devices=0: give at least one device"),
+    ("machines without processes", ["trainer.nodes=2"], "trainer.nodes=2: 2 processes are needed, one a device, and 1"),
     ("an unknown strategy", ["trainer.strategy=fsdp9"], "trainer.strategy=fsdp9: no strategy of Lightning's"),
     ("a reward function that is not there", ["reward=callable", "reward.function=none:f"], "none cannot be imported"),
     (
@@ -443,7 +444,7 @@ def test_out_of_memory_names_what_takes_less_and_keeps_the_checkpoint(
     assert places == sorted(places)
     assert line.endswith("the last checkpoint is kept: the same command goes on from it once there is more\n")
     folder = folder_of()
-    assert step_of(folder / LAST) == 3
+    assert opened(folder / LAST)[0] == 3
     assert "Traceback" in (folder / "run.log").read_text()
     assert front_door(*SMALL) == 0
     fault(what, line, 2, "the checkpoint of step 3; the same command ended the run")
@@ -481,7 +482,7 @@ def test_a_reward_that_fails_is_named_with_its_error_and_the_examples(
     assert len(ids.split(", ")) == 8
     assert all(re.fullmatch(r"newswire/train/\d+", one) for one in ids.split(", ")), ids
     (folder,) = here.glob("outputs/single/*")
-    assert step_of(folder / LAST) == 2
+    assert opened(folder / LAST)[0] == 2
     assert "Traceback" in (folder / "run.log").read_text()
     fault("a reward function that raises", line, 2, "the checkpoint of step 2, and the traceback in run.log")
 
@@ -567,7 +568,7 @@ def test_training_that_diverges_says_where_and_what_was_kept(
     ids = line.rpartition("The batch was ")[2].strip().split(", ")
     assert len(ids) == 8
     assert all(re.fullmatch(r"newswire/train/\d+", one) for one in ids)
-    assert step_of(folder / LAST) == 3
+    assert opened(folder / LAST)[0] == 3
     fault("a loss that is not finite", line, 2, "the checkpoint of step 3")
 
 
@@ -604,7 +605,7 @@ def fills(name: str, folder: Path, patched: pytest.MonkeyPatch) -> None:
     if name in ("metrics.csv", "samples.jsonl"):
         from_step(3, lambda self, numbers: (to_nowhere(folder / name), usual(self, numbers)), patched, Method, "record")
     elif name == "predictions.part.jsonl":
-        patched.setattr(Answered, "add", lambda self, *args: (to_nowhere(folder / name), add(self, *args)))
+        patched.setattr(Answered, "add", lambda self, *args: (to_nowhere(self.path), add(self, *args)))
     elif name == "policy":
         to_nowhere(folder / "policy" / "config.json")
     elif name == LAST:
@@ -643,9 +644,10 @@ def test_a_full_disk_names_the_file_and_nothing_is_lost(
         fills(name, folder, patched)
         assert front_door(*SMALL) == 2
     line = said(capsys)
-    assert f"outputs: cannot write '{folder / name}' (" in line
+    named = name.replace(".part.", ".part.0.")  # of the first rank
+    assert f"outputs: cannot write '{folder / named}' (" in line
     assert not (folder / "result.json").exists()
-    assert (step_of(folder / LAST) if (folder / LAST).exists() else 0) == step
+    assert (opened(folder / LAST)[0] if (folder / LAST).exists() else 0) == step
     make_room(folder)
     assert front_door(*SMALL) == 0
     for left in ("predictions.jsonl", "policy/model.safetensors", "policy/config.json", "samples.jsonl"):

@@ -382,7 +382,7 @@ def test_whether_it_goes_on(ask: Callable[..., Any], tmp_path: Path) -> None:
     assert "(begins anew: rerun=true)" in ask("--no-measure", *TINY, "method=sft", "rerun=true")[1]
     (folder / "result.json").unlink()
     (folder / "checkpoints").mkdir()
-    torch.save({"account": {"counts": {"steps": 5}}}, folder / "checkpoints" / "last.ckpt")
+    torch.save({"account": {"counts": {"steps": 5}}, "config": {}}, folder / "checkpoints" / "last.ckpt")
     code, said = ask("--no-measure", *TINY, "method=sft")
     assert code == 0
     assert "(goes on from step 5)" in said
