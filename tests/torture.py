@@ -200,6 +200,11 @@ def life(arguments: list[str], place: str | None, n: int, log: Path) -> int:
         os._exit(code)
 
 
+def called(place: str, flag: str) -> str:
+    """The place under which a kill is counted."""
+    return "trunk" if flag == "--trunk" and place == "a step" else place
+
+
 def lived(overrides: list[str], outputs: Path, draw: Callable[[str], tuple[str | None, int]], summary: Summary) -> Path:
     """The folder of a run with its trunk, taken up until it is done; `draw` says where each life of a part ends."""
     config = resolve([*SETTINGS, *overrides, f"outputs={outputs}"])
@@ -219,7 +224,7 @@ def lived(overrides: list[str], outputs: Path, draw: Callable[[str], tuple[str |
             assert code in (0, -9), log.read_text()[-3000:]
             if code == -9:
                 assert where is not None
-                summary.kills["trunk" if flag == "--trunk" and where == "a step" else where] += 1
+                summary.kills[called(where, flag)] += 1
     text = log.read_text()
     summary.resumes += text.count("going on from")
     summary.used_the_one_before += text.count("torn or damaged")
@@ -256,15 +261,16 @@ def torture(kills: int, each: int, seed: int = 0) -> Summary:
             if variant not in whole:
                 folder = lived(VARIANTS[variant], Path(place) / f"whole-{variant}", lambda flag: (None, 0), Summary())
                 whole[variant] = kept(folder)
-            lives = iter(range(12))
+            lives = {"--trunk": 4, "--resolved": 8}  # at most, before one goes on to the end
 
-            def draw(flag: str, lives: Any = lives) -> tuple[str | None, int]:
-                if next(lives, None) is None:
+            def draw(flag: str, lives: dict[str, int] = lives) -> tuple[str | None, int]:
+                lives[flag] -= 1
+                if lives[flag] < 0:
                     return None, 0
                 there = ["a step", "amid a batch", "checkpoint write", "checkpoint renamed"]
                 if flag == "--resolved":
                     there += ["between sampling and update", "evaluation", "result write"]
-                few = [place for place in there if summary.kills[place] < each]
+                few = [place for place in there if summary.kills[called(place, flag)] < each]
                 where = rng.choice(few if few and rng.random() < 0.7 else there)
                 return where, rng.randint(1, PLACES[where][1])
 
