@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from esolab import metrics, ranks, results
+from esolab.allowed import references, strangers
 from esolab.answered import Answered
 from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
@@ -265,6 +266,10 @@ def as_in_run(arguments: Sequence[str]) -> list[str]:
         settings |= {"data": config["choices"]["data"], "evaluation.data": config["evaluation"]["data"]}
     if said.get("data", config["choices"]["data"]) == config["choices"]["data"]:
         settings |= {f"data.{key}": value for key, value in config["data"].items() if key != "_target_"}
+    foreign = [line for _, line in strangers(settings)]  # it may come from anywhere
+    foreign += [f"{key}: holds ${{...}}" for key in references(settings)]
+    if foreign:
+        raise BadInput("\n".join(f"{policy.parent / 'config.yaml'}: {line}" for line in foreign))
     repeated = [f"{key}={quoted(value)}" for key, value in settings.items() if key not in said]
     return [*repeated, *named, *rest]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import esolab.run
@@ -309,6 +310,19 @@ def test_the_corpus_named_again_is_the_runs_own(eso: Path, tmp_path: Path) -> No
     assert again["data"]["test"] == 16
     other = resolve(as_in_run([f"policy={eso}", "data=newswire", "data.max_prompt=50"]), "evaluate")
     assert other["data"] == {**again["data"], "max_prompt": 50}
+
+
+@pytest.mark.parametrize("value", [{"_target_": "own.Thing"}, "${oc.env:HOME}"])
+def test_code_in_the_config_of_a_run_from_elsewhere_is_refused(eso: Path, tmp_path: Path, value: Any) -> None:
+    from esolab.evaluate import as_in_run
+
+    folder = tmp_path / "theirs"
+    shutil.copytree(eso, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"]["path"] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(BadInput, match=r"config\.yaml: data\.path.*(code from elsewhere|holds \$\{\.\.\.\})"):
+        as_in_run([f"policy={folder}"])
 
 
 def test_the_model_card_says_what_the_policy_is(eso: Path) -> None:
