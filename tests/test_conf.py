@@ -102,6 +102,8 @@ def test_it_composes_and_every_target_takes_its_arguments(
 def test_a_yaml_says_every_argument_and_nothing_is_taken_from_elsewhere(group: str, choice: str) -> None:
     text = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
     node = text[group] if group == "model" else text
+    if "defaults" in node:  # only what is other than there
+        node = yaml.safe_load((CONF / group / f"{node.pop('defaults')[0]}.yaml").read_text()) | node
     parameters = set(inspect.signature(get_object(node["_target_"])).parameters)
     arguments = {key for key in node if not key.startswith("_")}
     assert arguments <= parameters

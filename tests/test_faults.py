@@ -106,6 +106,8 @@ def here(front_door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     yield tmp_path
     for name in ("own_rewards", "own_broken"):
         sys.modules.pop(name, None)
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()  # it would remember that there was no account
 
 
 def everything(folder: Path) -> set[str]:

@@ -131,7 +131,7 @@ def test_dropout_is_off(make_parts, make_policy, pairs):
 def test_a_run_that_goes_on_keeps_its_reference(make_parts, make_policy, pairs):
     """The policy of a checkpoint is not the starting policy: it is not asked."""
     first = started(make_parts(), pairs)
-    first.trainer = SimpleNamespace(loggers=[])
+    first.trainer = SimpleNamespace(loggers=[], default_root_dir="here")
     checkpoint = {}
     first.on_save_checkpoint(checkpoint)
     second = DPO(make_parts(policy=make_policy("gpt2", seed=1)))
