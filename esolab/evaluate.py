@@ -137,15 +137,14 @@ class Evaluation:
         Returns scores by data and decoding (x100 where the paper's are), and the lines of predictions.jsonl.
         """
         with progress(disable=label is None or not ranks.lead()) as bar:
-            task = bar.add_task(label or "", total=self.answers(tests), note="answers")
-            return self._score(
-                policy,
-                tokenizer,
-                tests,
-                seed,
-                lambda n: bar.advance(task, ranks.size() * n),
-                Answered(keep) if keep else None,
-            )
+            total = self.answers(tests)
+            task = bar.add_task(label or "", total=total, note="answers")
+
+            def tick(n: int) -> None:
+                """The other ranks are as far as this one, about."""
+                bar.update(task, completed=min(total, bar.tasks[task].completed + ranks.size() * n))
+
+            return self._score(policy, tokenizer, tests, seed, tick, Answered(keep) if keep else None)
 
     def _score(
         self,
