@@ -33,10 +33,10 @@ def fit(
     start: Path | None = None,
     until: int | None = None,
     label: str | None = None,
-) -> None:
+) -> Path | None:
     """Train, or go on from the last whole checkpoint of this very run; where there is none, from that in the folder
     `start`, and with its metrics. `until` ends it after so many of the trainer's epochs, `told` after a checkpoint.
-    `label` stands before the bar.
+    `label` stands before the bar. Returns the folder that it went on from, None where it began anew.
 
     Raises:
         BadInput: a checkpoint is none of this run's, or one cannot be written; the last one that was is whole.
@@ -71,6 +71,7 @@ def fit(
             raise KeyboardInterrupt from error
         finally:
             told.patient = False
+    return None if saved is None else saved.parent.parent
 
 
 def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> Path | None:

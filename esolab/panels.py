@@ -12,7 +12,8 @@ from esolab.report.contrasts import headline
 from esolab.report.figures import SWEPT
 from esolab.report.findings import Findings
 from esolab.report.folders import Run, whole
-from esolab.report.variants import configuration, flat
+from esolab.report.variants import configuration
+from esolab.results import flat
 
 STEP = "trainer/global_step"  # Lightning's; W&B's own Step counts the rows that were sent, dev scores among them
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # over the seeds of a series

@@ -45,14 +45,15 @@ def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """The dotted keys of what tells two resolved configurations apart as runs."""
-    mine, other = dict(_leaves(_own(a))), dict(_leaves(_own(b)))
+    mine, other = dict(flat(_own(a))), dict(flat(_own(b)))
     return [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
 
 
-def _leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested mapping with their dotted keys; a list is one value."""
     for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{above}{key}.")
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 

@@ -83,9 +83,8 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     run = assemble(config, place)
     before = run.score(f"{run.label}: before training")[0] if run.evaluation.before else None
     logger = partial(build(config["logger"]), folder, config) if config["logger"] else None
-    own = begun(folder)
-    trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] and not own else None
-    fit(run, folder, told, logger, trunk)
+    trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] else None
+    trunk = trunk if fit(run, folder, told, logger, trunk) == trunk else None  # else it went on from its own
     run.method.policy.to(run.trainer.device)  # Lightning hands it back on the CPU
     if getattr(run.method, "lam", 0) > 0 and not run.method.rewards:
         log.warning(

@@ -47,6 +47,18 @@ def test_a_run_from_a_trunk_is_byte_for_byte_the_run_alone(tmp_path: Path, setti
     assert str(trunk / "checkpoints" / "last.ckpt") in (shared / "run.log").read_text()
 
 
+def test_a_run_whose_own_checkpoint_is_torn_goes_on_from_its_trunk(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "method=sft")
+    trunk = trunks.train(config)
+    own = locate(config).folder / trunks.LAST
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"half of it")
+    folder = run(config)
+    assert result(folder)["trunk"]["hash"] == trunk.name
+    alone = run(tiny(tmp_path / "alone", "method=sft", "trunks=false"))
+    assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+
+
 def test_a_trunk_is_trained_once_and_holds_no_epoch_of_its_runs(tmp_path: Path) -> None:
     config = tiny(tmp_path, "method=eso", "trainer.epochs=3")
     trunk = trunks.train(config)

@@ -23,7 +23,8 @@ from esolab.report.curves import (
     stretch_for,
 )
 from esolab.report.findings import NAMES, Findings, Score, Variant
-from esolab.report.variants import configuration, flat
+from esolab.report.variants import configuration
+from esolab.results import flat
 
 SPREAD = "Means over seeds; bars and bands are one standard deviation to either side."
 FEW = 12  # points of a line that are marked one by one

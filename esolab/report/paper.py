@@ -12,7 +12,8 @@ from typing import Any
 from esolab.report.contrasts import HEADLINE
 from esolab.report.findings import Findings
 from esolab.report.folders import Judgement, Run
-from esolab.report.variants import Variant, configuration, flat, load
+from esolab.report.variants import Variant, configuration, load
+from esolab.results import flat
 from esolab.stats import mean_and_deviation
 
 HERE = Path(__file__).parents[1]

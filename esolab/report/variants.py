@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from esolab.report.folders import Run, answered, whole
-from esolab.results import ELSEWHERE
+from esolab.results import ELSEWHERE, flat
 
 ORDER = ("sft", "unlike", "drl", "rrhf", "eso")  # the rows of the paper's tables; other methods come after
 CHOICES = ("model", "data", "reward", "protocol")  # what a variant is named by where it differs, before single values
@@ -111,15 +111,6 @@ def _leaves(run: Run) -> Leaves:
         return {key: value for key, _, value in (w.partition("=") for w in run.words) if key not in ("seed", "method")}
     kept = {key: value for key, value in config.items() if key not in PLACES and value is not None}
     return {key: value for key, value in flat(kept) if not key.endswith(("_target_", "_partial_", ".root"))}
-
-
-def flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested mapping with their dotted keys; a list is one value."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _parts(i: int, groups: Sequence[Sequence[Run]], leaves: Sequence[Leaves]) -> dict[str, str]:
