@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 import transformers
 
-from esolab import ranks, results
+from esolab import ranks, results, sharding
 from esolab.batch import Example
 from esolab.check import build, too_long
 from esolab.corpora.base import Corpus, Splits
@@ -91,12 +91,17 @@ class Assembly:
     def score(self, label: str | None = None, keep: Path | None = None) -> Any:
         """Score the policy as it stands on the test sets: scores, and the lines of predictions.jsonl. `keep` is where
         the answers are as they come."""
-        return self._scoring(self.tests)(label, keep)
+        with sharding.whole(self.method.policy):
+            return self._scoring(self.tests)(label, keep)
 
     def dev_scores(self) -> dict[str, float]:
         """Loss on the dev references and scores of the dev prompts, for metrics.csv."""
         if not self.dev:
             return {}
+        with sharding.whole(self.method.policy):
+            return self._dev_scores()
+
+    def _dev_scores(self) -> dict[str, float]:
         scores, _ = self._scoring({"dev": TestSet("dev", self.dev, self.corpus.max_response, 0)})()
         named = {
             f"dev/{how}/{k}": v

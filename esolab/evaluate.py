@@ -178,7 +178,7 @@ class Evaluation:
         scores: Scores = {}
         lines = []
         with progress(disable=label is None or not ranks.lead()) as bar:
-            task = bar.add_task(label or "", total=sum(len(test.rows) for test in tests.values()), note="pairs")
+            task = bar.add_task(label or "", total=sum(len(test.pairs()) for test in tests.values()), note="pairs")
             for data, test in tests.items():
                 rows = test.pairs()
                 rewards: list[list[float]] = []

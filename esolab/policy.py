@@ -103,10 +103,13 @@ class Policy(nn.Module):
         return torch.cat([checkpoint(self._picked, *part, use_reentrant=False) for part in parts])
 
     def _picked(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
-        return -F.cross_entropy(self.next(hidden), targets, reduction="none")
+        return -F.cross_entropy(self._logits(hidden), targets, reduction="none")
 
     def next(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
         """Logits (fp32) of the token after places of these hidden states."""
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
         logits: Tensor = self.network.get_output_embeddings()(hidden).float()
         return logits
 
@@ -136,7 +139,7 @@ class Policy(nn.Module):
             hidden = self.network.base_model(
                 input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False
             )[0]
-        return self.next(hidden[:, -1])
+        return self._logits(hidden[:, -1])
 
 
 def weights_first(

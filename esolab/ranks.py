@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from esolab.errors import BadInput
 
@@ -103,8 +104,11 @@ def total(counts: Counter[str], shared: str) -> Counter[str]:
 
 
 def average_(weights: list[torch.nn.Parameter]) -> None:
-    """Gradients become their means over ranks; a rank without one has zeros."""
+    """Gradients become their means over ranks; a rank without one has zeros. Those of weights that are shared out
+    between ranks are means already."""
     for weight in weights if size() > 1 else ():
+        if isinstance(weight, DTensor):
+            continue
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
         dist.all_reduce(weight.grad)

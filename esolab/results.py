@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from esolab.errors import BadInput
 from esolab.policy import Policy, Tokenizer
+from esolab.sharding import weights
 
 SCHEMA = 1
 ELSEWHERE = (
@@ -154,7 +155,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def save_policy(policy: Policy, tokenizer: Tokenizer, folder: Path, result: Mapping[str, Any]) -> None:
     """Leave a folder that AutoModelForCausalLM opens, with a model card. Raises BadInput where the disk is full."""
     with writing(folder):
-        policy.network.save_pretrained(folder)
+        policy.network.save_pretrained(folder, state_dict=weights(policy.network))
         tokenizer.save(folder)
     scores = "\n".join(
         f"| {data} | {how} | "
@@ -187,7 +188,7 @@ def save_reward_model(
     """Leave a folder that AutoModelForSequenceClassification opens, with a model card. Raises BadInput where the disk
     is full."""
     with writing(folder):
-        network.save_pretrained(folder)
+        network.save_pretrained(folder, state_dict=weights(network))
         tokenizer.save_pretrained(folder)
     scores = "\n".join(
         f"| {data} | {row['accuracy']:.3f} | {row['calibration']:.3f} | {row['margin']:.3f} | {row['n']} |"

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from esolab import ranks, results, trunks
+from esolab import ranks, results, sharding, trunks
 from esolab.answered import files
 from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
@@ -93,9 +93,10 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
         )
     scores, lines = run.score(f"{run.label}: test", folder / PARTIAL)
     run.method.counts = ranks.total(run.method.counts, shared="steps")
-    if ranks.lead():
-        result = record(run, place, scores, before, trunk, time.perf_counter() - started)
-        _close(run, folder, lines, result)
+    with sharding.whole(run.method.policy):
+        if ranks.lead():
+            result = record(run, place, scores, before, trunk, time.perf_counter() - started)
+            _close(run, folder, lines, result)
 
 
 def _open(config: dict[str, Any], place: Place) -> None:

@@ -15,12 +15,12 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import StrategyRegistry
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy, StrategyRegistry
 
 from esolab.checkpoints import Files
 from esolab.errors import BadInput
 
-SHARED = ("ddp",)  # strategies that esolab's step has been tried with on several devices
+SHARED = ("ddp", "fsdp")  # strategies that esolab's step has been tried with on several devices
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Trainer:
             raise BadInput(f"trainer.devices={self.devices}: give at least one device")
         if self.strategy not in (*SHARED, "auto") and self.ranks * self.nodes > 1:
             raise BadInput(
-                f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, or trainer.devices=1"
+                f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, fsdp, or trainer.devices=1"
             )
         if self.strategy not in ("auto", *StrategyRegistry.available_strategies()):
             raise BadInput(f"trainer.strategy={self.strategy}: no strategy of Lightning's; give auto, or one as ddp")
@@ -103,7 +103,7 @@ class Trainer:
                 accelerator=self.kind,
                 devices=self.devices if isinstance(self.devices, list) else self.ranks,
                 num_nodes=self.nodes,
-                strategy=self.strategy,
+                strategy=self._strategy(),
                 precision=self.precision,
                 logger=loggers,
                 callbacks=callbacks,
@@ -119,6 +119,13 @@ class Trainer:
             raise BadInput(
                 f"{said}: Lightning refuses them ({' '.join(str(error).split())}); give auto, 32-true"
             ) from error
+
+    def _strategy(self) -> str | Strategy:
+        """What Lightning is told: FSDP2 by its own name, and nothing to share out on one device."""
+        if self.strategy != "fsdp":
+            return self.strategy
+        shares = self.ranks * self.nodes
+        return "auto" if shares == 1 else ModelParallelStrategy(shares, 1, save_distributed_checkpoint=False)
 
 
 def _gpus() -> range:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from test_run import tiny
 
 import esolab.run
@@ -23,11 +24,13 @@ from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
 from esolab.run import run
+from esolab.sharding import local
 
 STILL = ("optimizer.lr=1e-12", "optimizer.lr_min=0.0", "method.active_epochs=all")  # weights that stay comparable
 RAGGED = ("data.train=49", "data.test=17", "evaluation.batch_size=4")  # 16, 16, 16, 1: a rank has none of the last
 PAIRS = ("data=preferences", "data.train=49", "data.test=17", "data.max_prompt=96", "data.max_response=24")
 DDP = ("trainer.devices=2", "trainer.strategy=ddp")
+FSDP = ("trainer.devices=2", "trainer.strategy=fsdp")
 
 
 def together(work: Callable[[], Any], n: int = 2) -> list[int | None]:
@@ -60,7 +63,7 @@ def watched(config: dict[str, Any], keep: Path) -> None:
     norm, note = Method.checked_norm, OnPolicy.rollout
 
     def checked_norm(self: Method, *args: Any) -> float:
-        found.append({name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None})
+        found.append({name: local(p.grad).clone() for name, p in self.named_parameters() if p.grad is not None})
         return norm(self, *args)
 
     def rollout(self: OnPolicy, batch: Any) -> Any:
@@ -77,6 +80,7 @@ def watched(config: dict[str, Any], keep: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -93,11 +97,11 @@ def watched(config: dict[str, Any], keep: Path) -> None:
     ],
     ids=lambda overrides: " ".join(o for o in overrides if o.startswith(("method", "sft", "trainer"))),
 )
-def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...], strategy: tuple[str, ...]) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     data = () if "data=preferences" in overrides else RAGGED
-    alone, shared = (tiny(tmp_path / name, *data, *overrides, *more) for name, more in (("one", ()), ("two", DDP)))
+    alone, shared = (tiny(tmp_path / name, *data, *overrides, *more) for name, more in (("one", ()), ("two", strategy)))
     watched(alone, tmp_path / "one")
     assert together(lambda: watched(shared, tmp_path / "two")) == [0, 0]
     one, first, second = (torch.load(tmp_path / file) for file in ("one/0.pt", "two/0.pt", "two/1.pt"))
@@ -109,6 +113,10 @@ def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...]) 
     print(f"largest difference of gradients, relative to the largest of the step: {max(gaps):.1e}")
     folders = [next((tmp_path / name / "single").iterdir()) for name in ("one", "two")]
     assert (folders[0] / "predictions.jsonl").read_bytes() == (folders[1] / "predictions.jsonl").read_bytes()
+    name = "reward_model" if "method=reward_model" in overrides else "policy"
+    weights, shared_out = (load_file(folder / name / "model.safetensors") for folder in folders)
+    assert weights.keys() == shared_out.keys()
+    assert max(float((weights[key] - shared_out[key]).abs().max()) for key in weights) < 1e-6
     counts, theirs = (json.loads((folder / "result.json").read_text())["train"] for folder in folders)
     assert {k: v for k, v in counts.items() if k != "final_reward"} == {
         k: v for k, v in theirs.items() if k != "final_reward"
@@ -124,9 +132,12 @@ def gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 @pytest.mark.slow
-def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_same_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
+def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_same_end(
+    tmp_path: Path, strategy: tuple[str, ...]
+) -> None:
     """Against a run that the front door has started on two ranks, and nothing has stopped."""
-    config = tiny(tmp_path, *DDP, "data.train=64")
+    config = tiny(tmp_path, *strategy, "data.train=64")
     record = Method.record
 
     def tell(self: Any, numbers: dict[str, float]) -> None:
@@ -145,7 +156,7 @@ def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_
     folder = esolab.run.locate(config).folder
     assert opened(folder / LAST)[0] == 6
     assert together(lambda: run(config)) == [0, 0]
-    whole = tiny(tmp_path / "whole", *DDP, "data.train=64")
+    whole = tiny(tmp_path / "whole", *strategy, "data.train=64")
     assert main(["--resolved", str(written(whole, tmp_path))]) == 0
     for name in ("predictions.jsonl", "policy/model.safetensors", "samples.jsonl"):
         assert (folder / name).read_bytes() == (esolab.run.locate(whole).folder / name).read_bytes()
@@ -168,7 +179,7 @@ def test_rows_are_shared_out() -> None:
     [
         (["trainer.devices=0"], "at least one device"),
         (["trainer.devices=some"], "give a number of devices"),
-        (["trainer.devices=2", "trainer.strategy=fsdp"], "not tried on several devices"),
+        (["trainer.devices=2", "trainer.strategy=ddp_spawn"], "not tried on several devices"),
     ],
 )
 def test_devices_that_do_not_fit_are_refused(overrides: list[str], said: str) -> None:

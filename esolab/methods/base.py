@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from esolab import ranks
+from esolab import ranks, sharding
 from esolab.batch import Batch, Rollout, Tokens, join
 from esolab.cache import Read
 from esolab.errors import BadInput
@@ -191,6 +191,11 @@ class Method(pl.LightningModule):
         """The method's own loss of each prompt, lambda included, from the scored answers."""
         raise TypeError(f"{type(self).__name__} has no loss of its own")
 
+    def configure_model(self) -> None:
+        """Share the policy out between ranks, where that is the trainer's strategy."""
+        if self.device_mesh is not None:
+            sharding.share_out(self.policy, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, a step of which is an optimizer step."""
         optimizer = self.parts.optimizer.build(self)
@@ -202,6 +207,7 @@ class Method(pl.LightningModule):
         self.seconds.clear()
         self.numbers.clear()
         self.spare = batch.spare
+        sharding.gather_(self.policy)
         self.reads = self.read(batch) if self.active else None
         try:
             with self.apart():
@@ -257,6 +263,7 @@ class Method(pl.LightningModule):
     def optimizer_step_and_schedule(self, batch: Batch, losses: dict[str, float]) -> dict[str, float]:
         """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        sharding.average_(self.policy)
         ranks.average_([weight for weight in self.parameters() if weight.requires_grad])
         norm = self.checked_norm(batch, losses)
         rate = schedule.get_last_lr()[0]  # type: ignore[union-attr]
@@ -272,7 +279,10 @@ class Method(pl.LightningModule):
             BadInput: the loss or its gradient is not finite; no step is made with it.
         """
         clip = self.parts.optimizer.clip
-        norms = {n: float(nn.utils.clip_grad_norm_(m.parameters(), clip)) for n, m in self.named_children()}
+        norms = {
+            name: float(sharding.local(nn.utils.clip_grad_norm_(model.parameters(), clip)))
+            for name, model in self.named_children()
+        }
         if ranks.anywhere(not all(math.isfinite(x) for x in (*norms.values(), *losses.values()))):
             said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             norm = ", ".join(f"{value:g}" for value in norms.values())

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from esolab import ranks
+from esolab import ranks, sharding
 from esolab.batch import Batch
 from esolab.data import Encoded, TrainingData, collate
 from esolab.logprobs import branch_logprobs
@@ -68,7 +68,7 @@ class DPO(Pairs):
         assert isinstance(data, TrainingData)
         if not self.reference:
             log.info(f"dpo: log-probs of {len(data.rows):,} pairs under the starting policy, once")
-            with self.trainer.precision_plugin.train_step_context():
+            with self.trainer.precision_plugin.train_step_context(), sharding.whole(self.policy):
                 self.ask(data.rows)
 
     @torch.no_grad()
