@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from esolab import results
 from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
+from esolab.mirror import Mirror
 from esolab.terminal import progress
 
 
@@ -62,7 +63,6 @@ class KeepSamples(pl.Callback):
 
     def __init__(self, path: Path, every: int, prompts: int = 2) -> None:
         self.path, self.every, self.prompts, self.seen = path, every, prompts, 0
-        self.table: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """How many sampled steps it has seen."""
@@ -72,13 +72,13 @@ class KeepSamples(pl.Callback):
         """Go on counting."""
         self.seen = state_dict["seen"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what came after the checkpoint that a resumed run goes on from."""
-        assert isinstance(pl_module, Method)
-        if self.path.exists() and trainer.is_global_zero:
-            rows = results.whole_lines(self.path)
-            kept = [row for row in rows if json.loads(row)["step"] <= pl_module.counts["steps"]]
-            results.write_text(self.path, "".join(kept))
+    def start_at(self, step: int) -> list[dict[str, Any]]:
+        """Drop the lines after `step`, which a resumed run will write again; those that are left."""
+        if not self.path.exists():
+            return []
+        kept = [row for row in results.whole_lines(self.path) if json.loads(row)["step"] <= step]
+        results.write_text(self.path, "".join(kept))
+        return [json.loads(row) for row in kept]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Write the rollout of this step, if there was one and it is its turn."""
@@ -101,21 +101,12 @@ class KeepSamples(pl.Callback):
                 strict=True,
             )
         ]
+        lines = [dict(zip(self.columns, row, strict=True)) for row in rows]
         with results.writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
-        self.to_wandb(trainer, rows)
-
-    def to_wandb(self, trainer: pl.Trainer, rows: list[tuple[Any, ...]]) -> None:
-        """Add rows to the run's table of rollouts."""
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         for logger in trainer.loggers:
-            if type(logger).__name__ == "WandbLogger":
-                import wandb
-
-                self.table = self.table or wandb.Table(columns=list(self.columns), log_mode="INCREMENTAL")
-                for row in rows:
-                    self.table.add_data(*row)
-                logger.experiment.log({"rollouts": self.table})  # type: ignore[attr-defined]
+            if isinstance(logger, Mirror):
+                logger.log_rollouts(lines, step)
 
 
 class StopAfter(pl.Callback):

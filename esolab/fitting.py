@@ -15,6 +15,7 @@ from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress, StopAfter
 from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other
 from esolab.loggers import MetricsFile, closing
+from esolab.mirror import Mirror
 from esolab.terminal import log
 
 QUIETED = (  # warnings of Lightning's that say nothing here
@@ -50,14 +51,19 @@ def fit(
         if saved.parent.parent == folder:
             refuse_other(saved, theirs, run.config)
         log.info(f"going on from {saved} after step {data.steps}")
+    samples = KeepSamples(folder / "samples.jsonl", run.trainer.samples_every)
     if ranks.lead():
         metrics.start_at(data.steps)
     with closing(loggers), warnings.catch_warnings():
         for message, category in QUIETED:
             warnings.filterwarnings("ignore", message=message, category=category)
+        kept = samples.start_at(data.steps) if ranks.lead() else []
+        for mirror in loggers[1:]:
+            if isinstance(mirror, Mirror):
+                mirror.catch_up(metrics.rows, kept)
         callbacks = [
             ShowProgress(_steps(run, until), label or run.label),
-            KeepSamples(folder / "samples.jsonl", run.trainer.samples_every),
+            samples,
             AfterEpoch(run.dev_scores),
             Checkpoints(folder, run.trainer.save_every, run.config, told),
             *([] if until is None else [StopAfter(until)]),

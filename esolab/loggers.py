@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from esolab import results
 from esolab.errors import BadInput
+from esolab.mirror import Mirror, forget_unsent
 
 SAVE_SECONDS = 2  # how old metrics.csv may be while a run goes on
 
@@ -137,21 +138,22 @@ def wandb_logger(
     group: str | None = None,
     tags: list[str] | None = None,
 ) -> Logger:
-    """A W&B run named like the folder, grouped by experiment, with the whole configuration, so that runs compare."""
-    from pytorch_lightning.loggers import WandbLogger
-
+    """A W&B run named like the folder, grouped by experiment, with the whole configuration, so that runs compare. It
+    goes on with the run, and begins anew where `rerun` does."""
     choices = {k: v for k, v in config["choices"].items() if v is not None}
-    return WandbLogger(
+    name = folder.name.rpartition("-")[2]
+    forget_unsent(folder, name)
+    return Mirror(
         save_dir=folder,
         project=project,
         entity=entity,
         name=folder.name,
-        id=folder.name.rpartition("-")[2],
+        id=name,
         group=group or choices.get("experiments", "single"),
         tags=[*(tags or []), *(f"{k}={choices[k]}" for k in ("method", "model", "data", "reward"))],
         config=dict(config),
         job_type="train",
-        resume="allow",
+        resume=None if config.get("rerun") else "allow",
     )
 
 
@@ -165,7 +167,7 @@ def closing(loggers: list[Logger]) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.finalize("success" if code == 0 else "failed")
-            if type(logger).__name__ == "WandbLogger":
+            if isinstance(logger, WandbLogger):
                 import wandb
 
                 wandb.finish(exit_code=code)

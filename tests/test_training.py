@@ -213,8 +213,8 @@ def test_wandb_runs_of_one_process_are_two_and_comparable(
             keep = KeepSamples(folder / "samples.jsonl", every=1)
             for number in (1, 2):
                 after_step(keep, trainer_at(0, [logger]), eso, number, step())
-                assert len(keep.table.data) == 6 * number  # the table grows
-            assert keep.table.data == [list(line.values()) for line in read(folder / "samples.jsonl")]
+                assert len(logger.table.data) == 6 * number  # the table grows
+            assert logger.table.data == [list(line.values()) for line in read(folder / "samples.jsonl")]
         assert (folder / "wandb").is_dir()
     assert ids == ["0123abcd", "4567cdef"]
     assert wandb.codes == [0, 0]
