@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from esolab import metrics, ranks, results
-from esolab.allowed import references, strangers
+from esolab.allowed import allowing, flags, references, strangers
 from esolab.answered import Answered
 from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
@@ -228,9 +228,11 @@ def main(arguments: list[str]) -> int:
         print((CONF / "evaluate.yaml").read_text(), end="")
         return 0
     try:
+        modules, arguments = flags(arguments)
         if not any(argument.startswith("policy=") for argument in arguments):
             raise BadInput("policy: no value; give policy=DIR, a run's folder or one that save_pretrained has left")
-        folder, scores = score_policy(resolve(as_in_run(arguments), "evaluate"))
+        with allowing(modules):
+            folder, scores = score_policy(resolve(as_in_run(arguments), "evaluate"))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """Whose code a configuration may name: nothing from elsewhere is imported before a person has named it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ import yaml
 from hydra.utils import get_object
 
 from esolab.allowed import allowing, fits, flags, given, named, references, strangers
-from esolab.config import resolve, settable
+from esolab.config import CONF, resolve, settable
 from esolab.errors import BadInput
+from esolab.evaluate import main as evaluate
+from esolab.judge.__main__ import main as judge
+from esolab.preflight.__main__ import main as preflight
 from esolab.tasks import tasks_of
 
 SMALL = [
@@ -248,3 +252,79 @@ def test_a_sweep_hands_on_what_its_command_line_names(
 def test_a_trunk_is_told_the_same(package: Path, tmp_path: Path) -> None:
     (task,) = tasks_of([["reward=callable", f"reward.function={FUNCTION}", *SMALL]])
     assert task.command(tmp_path / "x", "--trunk")[3:] == ["--trunk", f"{tmp_path}/x", "--allow", "theirs.rewards"]
+
+
+CORPUS = """
+from pathlib import Path
+from esolab.corpora.newswire import Newswire
+Path("pwned").touch()
+
+class Mine(Newswire):
+    pass
+"""
+
+
+@pytest.fixture
+def own_yamls(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """conf/ with a reward and a corpus `mine`, whose code is in `theirs`; the file that importing it leaves."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (tmp_path / "theirs" / "corpora.py").write_text(CORPUS)
+    (conf / "reward" / "mine.yaml").write_text(f"_target_: {TARGET}\nscale: 2.0\n")
+    sizes = "max_prompt: 40\nmax_response: 5\ntrain: 2\ndev: 0\ntest: 3\n"
+    (conf / "data" / "mine.yaml").write_text(f"_target_: theirs.corpora.Mine\n{sizes}")
+    monkeypatch.setattr("esolab.config.CONF", conf)
+    monkeypatch.setattr("esolab.judge.__main__.CONF", conf)
+    return package
+
+
+def test_evaluate_takes_the_flag(
+    own_yamls: Path, make_policy: Callable[..., Any], tokenizer: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    make_policy("gpt2", n_positions=64).network.save_pretrained(tmp_path / "policy")
+    tokenizer.inner.save_pretrained(tmp_path / "policy")
+    asked = [f"policy={tmp_path / 'policy'}", "data=mine", "evaluation.decodings=[greedy]"]
+    assert evaluate(asked) == 2
+    said = capsys.readouterr().err
+    assert "_target_=theirs.corpora.Mine: code from elsewhere" in said
+    assert "give --allow theirs.corpora if you trust it" in said
+    assert not own_yamls.exists()
+    assert evaluate(["--allow", "theirs", *asked]) == 0
+    assert own_yamls.exists()
+    (scores,) = (tmp_path / "outputs").rglob("scores.json")
+    assert json.loads(scores.read_text())["scores"]["mine"]["greedy"]["n"] == 3
+    assert given() == []
+
+
+def test_judge_takes_the_flag(own_yamls: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name, answer in (("a", "long answer"), ("b", "answer")):
+        (tmp_path / name).mkdir()
+        line = {"id": "p", "data": "x", "decoding": "sample", "prompt": "?", "reference": "r", "prediction": answer}
+        (tmp_path / name / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    asked = ["a=a", "b=b", "judge=preference", "judge.reward=mine"]
+    assert judge(asked) == 2
+    assert f"_target_={TARGET}: code from elsewhere" in capsys.readouterr().err
+    assert not own_yamls.exists()
+    assert judge([*asked, "--allow=theirs.rewards"]) == 0
+    (result,) = (tmp_path / "outputs" / "judge").rglob("result.json")
+    assert json.loads(result.read_text())["wins"] == 1
+    assert given() == []
+
+
+def test_preflight_takes_the_flag(own_yamls: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert preflight(["--no-measure", "reward=mine", *SMALL]) == 2
+    assert f"reward._target_={TARGET}: code from elsewhere" in capsys.readouterr().err
+    assert not own_yamls.exists()
+    assert preflight(["--no-measure", "--allow", "theirs", "reward=mine", *SMALL]) == 0
+    assert own_yamls.exists()
+    assert "method=eso, model=tiny, data=newswire, reward=mine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [evaluate, judge, preflight])
+def test_a_command_that_takes_the_flag_says_so(
+    command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["--help"]) == 0
+    assert "--allow MODULE" in capsys.readouterr().out
+    assert command(["--allow", "no module"]) == 2
+    assert "--allow no module: no name of a module; give --allow MODULE" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from esolab import results
+from esolab.allowed import allowing, flags
 from esolab.check import near
 from esolab.config import CONF, build, quoted, resolve
 from esolab.errors import BadInput
@@ -32,7 +33,9 @@ def main(arguments: list[str]) -> int:
             print(f"\n# {file.relative_to(CONF)}" if file.parent != CONF else "", file.read_text(), sep="\n", end="")
         return 0
     try:
-        folder, result = judge(resolve(as_composed(arguments), "judgement"))
+        modules, arguments = flags(arguments)
+        with allowing(modules):
+            folder, result = judge(resolve(as_composed(arguments), "judgement"))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
+from esolab.allowed import allowing, flags
 from esolab.assembly import Assembly, assemble, locate
 from esolab.config import resolve
 from esolab.errors import BadInput
@@ -26,6 +27,7 @@ USAGE = f"""usage: python -m esolab.preflight [{NO_MEASURE}] <overrides, as of p
 Says where the run goes, shows an example as training sees it with its rewards, makes a few steps on the worst batches
 (no weight changes, nothing is written) and says what they hold in memory, how long the run takes, and what it writes.
 {NO_MEASURE} loads no weights and makes no step: memory is estimated, on a machine that cannot hold the model, too.
+--allow MODULE: a configuration may name code of this module of yours, as it may for python -m esolab.
 """
 
 
@@ -36,10 +38,14 @@ def main(arguments: list[str]) -> int:
         return 0
     logging.getLogger("esolab").addHandler(logging.NullHandler())
     try:
-        overrides = [a for a in arguments if a != NO_MEASURE]
-        if flags := [a for a in overrides if a.startswith("-")]:
-            raise BadInput(f"{flags[0]}: no flag of preflight; give overrides of one run, and {NO_MEASURE} or nothing")
-        preflight(resolve(overrides), measure=NO_MEASURE not in arguments)
+        modules, rest = flags(arguments)
+        overrides = [a for a in rest if a != NO_MEASURE]
+        if unknown := [a for a in overrides if a.startswith("-")]:
+            raise BadInput(
+                f"{unknown[0]}: no flag of preflight; give overrides of one run, and {NO_MEASURE} or nothing"
+            )
+        with allowing(modules):
+            preflight(resolve(overrides), measure=NO_MEASURE not in arguments)
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2
