@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from esolab import ranks
+from esolab import ranks, results
 from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress, StopAfter
 from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other
@@ -18,6 +20,7 @@ from esolab.loggers import MetricsFile, closing
 from esolab.mirror import Mirror
 from esolab.terminal import log
 
+TRUNK = "trunk.json"  # what a trunk says of itself once it is finished, kept by the runs that begin with it
 QUIETED = (  # warnings of Lightning's that say nothing here
     (".*does not have many workers.*", UserWarning),
     (".*exists and is not empty.*", UserWarning),  # a run that goes on
@@ -34,10 +37,10 @@ def fit(
     start: Path | None = None,
     until: int | None = None,
     label: str | None = None,
-) -> Path | None:
+) -> None:
     """Train, or go on from the last whole checkpoint of this very run; where there is none, from that in the folder
     `start`, and with its metrics. `until` ends it after so many of the trainer's epochs, `told` after a checkpoint.
-    `label` stands before the bar. Returns the folder that it went on from, None where it began anew.
+    `label` stands before the bar.
 
     Raises:
         BadInput: a checkpoint is none of this run's, or one cannot be written; the last one that was is whole.
@@ -77,16 +80,25 @@ def fit(
             raise KeyboardInterrupt from error
         finally:
             told.patient = False
-    return None if saved is None else saved.parent.parent
 
 
 def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> Path | None:
-    """The checkpoint to go on from, with the metrics up to there."""
-    if (own := latest(folder, clear=True)) is not None or start is None:
+    """The checkpoint to go on from, with the metrics up to there, and TRUNK where it is another folder's."""
+    if (own := latest(folder, clear=True)) is not None:
         return own
-    if (shared := latest(start, clear=True)) is not None:
+    (folder / TRUNK).unlink(missing_ok=True)
+    shared = None if start is None else latest(start, clear=True)
+    if start is not None and shared is not None:
         shutil.copyfile(start / "metrics.csv", metrics.path)
+        said = json.loads((start / TRUNK).read_text(encoding="utf-8"))
+        results.write_json(folder / TRUNK, {"hash": start.name, **said})
     return shared
+
+
+def began_with(folder: Path) -> dict[str, Any] | None:
+    """What the trunk that a run began with says of itself, with its hash; None for a run that was trained alone."""
+    file = folder / TRUNK
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 def _steps(run: Assembly, until: int | None) -> int:

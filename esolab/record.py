@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from esolab import results, trunks
+from esolab import results
 from esolab.assembly import Assembly, Place, parameters
 from esolab.corpora.base import Splits
+from esolab.fitting import began_with
 from esolab.methods.base import Method
 from esolab.training import Trainer
 
 
-def record(run: Assembly, place: Place, scores: Any, before: Any, trunk: Path | None, wall: float) -> dict[str, Any]:
-    """The contents of result.json (see design, section 5). `before` are scores before training, if any; `trunk` is the
-    folder of the shared epochs that the run went on from; `wall` are seconds of this process."""
+def record(run: Assembly, place: Place, scores: Any, before: Any, wall: float) -> dict[str, Any]:
+    """The contents of result.json (see design, section 5). `before` are scores before training, if any; `wall` are
+    seconds of this process."""
     config, method = run.config, run.method
     return {
         "schema": results.SCHEMA,
@@ -29,7 +29,7 @@ def record(run: Assembly, place: Place, scores: Any, before: Any, trunk: Path | 
         "scores": scores,
         "before": before,
         "train": {**_train_record(method, len(run.train), run.dropped, run.trainer), "shortened": run.cut},
-        "trunk": None if trunk is None else {"hash": trunk.name, **trunks.read(trunk)},
+        "trunk": began_with(place.folder),
         "corpora": {name: _origin(run.splits[name]) for name in (config["choices"]["data"], *run.tests)},
         "dropped_overlong_dev": run.dropped_dev,
         "shortened_prompts": {name: test.shortened for name, test in run.tests.items()},

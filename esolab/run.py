@@ -84,7 +84,7 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     before = run.score(f"{run.label}: before training")[0] if run.evaluation.before else None
     logger = partial(build(config["logger"]), folder, config) if config["logger"] else None
     trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] else None
-    trunk = trunk if fit(run, folder, told, logger, trunk) == trunk else None  # else it went on from its own
+    fit(run, folder, told, logger, trunk)
     run.method.policy.to(run.trainer.device)  # Lightning hands it back on the CPU
     if getattr(run.method, "lam", 0) > 0 and not run.method.rewards:
         log.warning(
@@ -95,7 +95,7 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     run.method.counts = ranks.total(run.method.counts, shared="steps")
     with sharding.whole(run.method.policy):
         if ranks.lead():
-            result = record(run, place, scores, before, trunk, time.perf_counter() - started)
+            result = record(run, place, scores, before, time.perf_counter() - started)
             _close(run, folder, lines, result)
 
 

@@ -23,7 +23,7 @@ from esolab.check import build
 from esolab.checkpoints import LAST, Told, signals
 from esolab.config import resolve
 from esolab.errors import BadInput
-from esolab.fitting import fit
+from esolab.fitting import TRUNK, fit
 from esolab.shortage import explained
 from esolab.terminal import log, logged
 
@@ -55,7 +55,7 @@ def folder(config: Mapping[str, Any], place: Place) -> Path | None:
 
 def ready(trunk: Path) -> bool:
     """Whether a trunk is finished and whole."""
-    return all((trunk / name).exists() for name in ("trunk.json", "metrics.csv", LAST))
+    return all((trunk / name).exists() for name in (TRUNK, "metrics.csv", LAST))
 
 
 def find(config: Mapping[str, Any], place: Place) -> Path | None:
@@ -96,20 +96,13 @@ def _train(config: dict[str, Any], place: Place, target: Path, epochs: int, told
     wall = time.perf_counter() - begun
     made = {"versions": results.versions(), "git_commit": results.git_commit(), "device": str(run.trainer.device)}
     if ranks.lead():
-        results.write_json(
-            target / "trunk.json", {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": wall, **made}
-        )
+        results.write_json(target / TRUNK, {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": wall, **made})
     log.info(f"trunk: {epochs} epochs finished in {wall:.0f} s")
-
-
-def read(trunk: Path) -> dict[str, Any]:
-    """What a finished trunk says of itself."""
-    return dict(json.loads((trunk / "trunk.json").read_text(encoding="utf-8")))
 
 
 def seconds(trunk: Path) -> float:
     """What the process that finished a trunk took."""
-    return float(read(trunk)["wall_seconds"])
+    return float(json.loads((trunk / TRUNK).read_text(encoding="utf-8"))["wall_seconds"])
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from test_run import tiny
 from esolab import trunks
 from esolab.assembly import locate
 from esolab.errors import BadInput
+from esolab.methods.base import Method
 from esolab.run import run
 
 SECONDS = ("seconds/", "tokens_per_second")  # columns of metrics.csv that no two processes share
@@ -57,6 +59,38 @@ def test_a_run_whose_own_checkpoint_is_torn_goes_on_from_its_trunk(tmp_path: Pat
     assert result(folder)["trunk"]["hash"] == trunk.name
     alone = run(tiny(tmp_path / "alone", "method=sft", "trunks=false"))
     assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+
+
+def test_a_run_that_goes_on_from_its_own_checkpoint_names_its_trunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, "method=sft", "trainer.save_every=2")
+    trunk = trunks.train(config)
+    made = json.loads((trunk / "trunk.json").read_text())
+    whole = Method.count_step
+
+    def die_at_7(method: Method) -> None:
+        if method.counts["steps"] == 6:
+            raise KeyboardInterrupt
+        whole(method)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Method, "count_step", die_at_7)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    shutil.rmtree(trunk)  # whatever became of it
+    folder = run(config)
+    assert "last.ckpt after step 6" in (folder / "run.log").read_text()
+    assert result(folder)["trunk"] == {"hash": trunk.name, **made}
+
+
+def test_a_run_that_begins_anew_without_its_trunk_names_none(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "method=sft")
+    trunks.train(config)
+    folder = run(config)
+    assert result(folder)["trunk"] is not None
+    assert result(run({**config, "rerun": True}))["trunk"] is None
+    assert not (folder / "trunk.json").exists()
 
 
 def test_a_trunk_is_trained_once_and_holds_no_epoch_of_its_runs(tmp_path: Path) -> None:
