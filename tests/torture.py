@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import random
 import signal
@@ -242,12 +243,22 @@ def damage(folder: Path, n: int, summary: Summary) -> None:
 
 
 def kept(folder: Path) -> dict[str, bytes]:
-    """What must be the same, by file: weights, answers, samples, and metrics but for seconds."""
+    """What must be the same, by file: weights, answers, samples; metrics and the result but for seconds and memory."""
     names = ("predictions.jsonl", "samples.jsonl", *(f"policy/{f.name}" for f in (folder / "policy").iterdir()))
     found = {name: (folder / name).read_bytes() for name in names if not name.endswith("README.md")}
     heads, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     columns = [i for i, head in enumerate(heads) if "second" not in head]
-    return {**found, "metrics.csv": repr([[row[i] for i in columns] for row in (heads, *rows)]).encode()}
+    found["metrics.csv"] = repr([[row[i] for i in columns] for row in (heads, *rows)]).encode()
+    return {**found, "result.json": json.dumps(counted(folder), sort_keys=True).encode()}
+
+
+def counted(folder: Path) -> dict[str, Any]:
+    """What result.json says, but for what no two processes share."""
+    result = json.loads((folder / "result.json").read_text())
+    del result["timing"], result["peak_rss_bytes"], result["git_commit"]  # somebody may commit meanwhile
+    if result["trunk"] is not None:
+        del result["trunk"]["wall_seconds"], result["trunk"]["git_commit"]
+    return dict(result)
 
 
 def torture(kills: int, each: int, seed: int = 0) -> Summary:
