@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import nullcontext
 from functools import partial
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from esolab import ranks, results, sharding, trunks
+from esolab import inputs, ranks, results, sharding, trunks
 from esolab.answered import files
 from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, PREVIOUS, Told, begun, signals
-from esolab.errors import BadInput
+from esolab.checkpoints import LAST, PREVIOUS, Told, signals
 from esolab.fitting import fit
 from esolab.methods.reward_model import RewardModel, finish
 from esolab.record import record
-from esolab.results import differing
 from esolab.shortage import explained
 from esolab.terminal import console, log, logged
 
-INPUTS = "inputs.json"  # hashes of the local files that a run reads
 PARTIAL = "predictions.part.jsonl"  # answers of a run that is not done
 LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", LAST, PREVIOUS)
 
@@ -42,8 +37,8 @@ def run(config: dict[str, Any]) -> Path:
         if (place.folder / "result.json").exists() and not config["rerun"]:
             console.print(f"already done (rerun=true repeats it): {place.folder}", highlight=False, soft_wrap=True)
             return place.folder
-        if ranks.lead() and not config["rerun"] and not begun(place.folder):
-            _refuse_changed_inputs(config, place)
+        if ranks.lead():
+            inputs.refuse_changed(config, place)
         with (
             explained(place.folder, config),
             logged(place.folder / "run.log") if ranks.lead() else nullcontext(),
@@ -51,28 +46,6 @@ def run(config: dict[str, Any]) -> Path:
         ):
             _run(config, place, told)
     return place.folder
-
-
-def _refuse_changed_inputs(config: dict[str, Any], place: Place) -> None:
-    """A run that has begun on other files of the same names has another identity, and would be left behind unsaid.
-
-    Raises:
-        BadInput: there is one; with the hashes of what it has read, and of what is there now.
-    """
-    now = place.inputs(config["choices"]["data"])
-    for file in place.folder.parent.glob(f"{escape(config['slug'])}-*/{INPUTS}"):
-        if file.with_name("result.json").exists() or not begun(file.parent):
-            continue
-        theirs: Any = OmegaConf.to_container(OmegaConf.load(file.with_name("config.yaml")))
-        if differing(config, theirs):
-            continue
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for name in [name for name in now if before.get(name) != now[name]][:1]:
-            raise BadInput(
-                f"{name}: has changed since this run began (sha256 {before.get(name, '')[:12] or 'of nothing'} then, "
-                f"{now[name][:12] or 'of nothing'} now); put the files back and it goes on, or delete "
-                f"{file.parent} (or give rerun=true) to begin anew"
-            )
 
 
 def _run(config: dict[str, Any], place: Place, told: Told) -> None:
@@ -105,7 +78,7 @@ def _open(config: dict[str, Any], place: Place) -> None:
         for file in (*(place.folder / name for name in LEFT_BY_A_RUN), *files(place.folder / PARTIAL)):
             file.unlink(missing_ok=True)
     results.write_text(place.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    results.write_json(place.folder / INPUTS, place.inputs(config["choices"]["data"]))
+    inputs.keep(config, place)
 
 
 def _close(run: Assembly, folder: Path, lines: list[dict[str, Any]], result: dict[str, Any]) -> None:

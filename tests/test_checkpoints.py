@@ -23,6 +23,7 @@ from esolab.checkpoints import LAST, PREVIOUS, Files, latest, opened, signals, w
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.methods.base import Method
+from esolab.preflight.__main__ import main as preflight
 from esolab.run import run
 
 
@@ -205,7 +206,9 @@ def test_a_run_that_a_scheduler_ends_says_how_it_goes_on(tmp_path: Path) -> None
     assert "Traceback" not in said
 
 
-def test_a_data_file_that_changed_is_refused_with_both_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_file_that_changed_is_refused_with_both_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"prompt": f"Say {i}.", "reference": f"{i} it is, as you wish."} for i in range(40)]
     data = tmp_path / "rows.jsonl"
 
@@ -214,17 +217,9 @@ def test_a_data_file_that_changed_is_refused_with_both_hashes(tmp_path: Path, mo
         return esolab.run.locate(config).fingerprints[1]
 
     data.touch()
-    config = resolve(
-        [
-            "data=file",
-            f"data.path={data}",
-            "data.max_prompt=40",
-            "data.max_response=40",
-            f"outputs={tmp_path}",
-            *SMALL,
-            "method=sft",
-        ]
-    )
+    file = ["data=file", f"data.path={data}", "data.max_prompt=40", "data.max_response=40"]
+    overrides = [*file, f"outputs={tmp_path}", *SMALL, "method=sft"]
+    config = resolve(overrides)
     before = write()
     with monkeypatch.context() as patched:
         patched.setattr(Answered, "add", stop)
@@ -237,12 +232,15 @@ def test_a_data_file_that_changed_is_refused_with_both_hashes(tmp_path: Path, mo
         run(config)
     said = str(caught.value)
     assert f"data=file: has changed since this run began (sha256 {before[:12]} then, {after[:12]} now)" in said
+    assert preflight(overrides) == 2
+    assert capsys.readouterr().err.endswith(f"\nesolab: {said}\n")
     rows[3]["reference"] = rows[3]["reference"].removesuffix(" Or not.")
     assert write() == before
     assert (run(config) / "result.json").exists()
     assert "going on from" in (esolab.run.locate(config).folder / "run.log").read_text()
     rows[3]["reference"] += " Or not."
     write()
+    assert preflight(["--no-measure", *overrides]) == 0
     assert run(config) == begun  # what is finished stands in nobody's way
 
 

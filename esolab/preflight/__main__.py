@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
+from esolab import inputs
 from esolab.allowed import allowing, flags
 from esolab.assembly import Assembly, assemble, locate
 from esolab.config import resolve
@@ -65,6 +66,7 @@ def preflight(config: dict[str, Any], measure: bool) -> None:
         name = config["choices"]["experiments"]
         raise BadInput(f"experiments={name}: has stages, and preflight is of one run; give the overrides of a stage")
     place = locate(config)
+    inputs.refuse_changed(config, place)
     say(*files.heading(config, place))
     model = loading.of(loading.Weighed if measure else loading.Shapes, place.model)
     run = assemble(config, replace(place, model=model))

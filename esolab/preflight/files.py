@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from esolab import trunks
+from esolab import inputs, trunks
 from esolab.assembly import Assembly, Place
 from esolab.checkpoints import latest, opened
 from esolab.errors import BadInput
@@ -72,7 +72,7 @@ def written(run: Assembly, place: Place, steps: int) -> list[str]:
     lines = [
         f"writes: {kept}/ {gigabytes(weights)}; checkpoints/ 2 x {gigabytes(3 * learned)}, {every}",
         f"  metrics.csv, {steps:,} rows and one an epoch; predictions.jsonl, {answers:,} lines; "
-        + ", ".join([*samples, "config.yaml", "inputs.json", "result.json", "run.log"]),
+        + ", ".join([*samples, "config.yaml", inputs.FILE, "result.json", "run.log"]),
     ]
     short = f"; not enough: it takes up to {gigabytes(needed)}" if free < needed else ""
     return [*lines, f"  disk: {gigabytes(free)} free{short}"]
