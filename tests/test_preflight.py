@@ -22,7 +22,7 @@ from esolab.methods.eso import ESO
 from esolab.models import fuse
 from esolab.policy import WHOLE, Policy, Tokenizer
 from esolab.preflight import example, plan
-from esolab.preflight.__main__ import main
+from esolab.preflight.__main__ import main, verdict
 from esolab.preflight.estimate import answers
 from esolab.preflight.memory import (
     Fixed,
@@ -357,6 +357,31 @@ def test_it_says_all_and_writes_nothing(ask: Callable[..., Any], tmp_path: Path)
         assert re.search(rf"^ *{phase} .*\d (GB|MB) +\d\S* (GB|MB) *$", said, re.MULTILINE), phase
     assert "fits" in said
     assert "writes: policy/ " in said
+
+
+@pytest.mark.parametrize(
+    ("sample", "evaluate", "advice"),
+    [
+        (3, 2, "lower trainer.micro_batch, trainer.micro_k, then trainer.precision or data.max_prompt"),
+        (1, 3, "lower evaluation.batch_size, which changes no answer"),
+        (
+            2.5,
+            3,
+            "lower evaluation.batch_size, which changes no answer, and trainer.micro_batch, trainer.micro_k, then ",
+        ),
+    ],
+)
+def test_what_to_lower_is_of_the_phase_that_does_not_fit(sample: float, evaluate: float, advice: str) -> None:
+    said = verdict({"sample": int(sample * 1e9), "evaluate": int(evaluate * 1e9)}, int(2e9))
+    assert said.startswith(f"peak 3.00 GB, and there is room for 2.00 GB: does not fit; {advice}")
+    assert ("trainer." in said) == (sample > 2)
+
+
+def test_a_run_whose_answers_take_most_is_told_so(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esolab.preflight.__main__.room", lambda device: 1000)
+    code, said = ask("--no-measure", *TINY, "method=sft", "evaluation.batch_size=4096", "data.test=4000")
+    assert code == 0, said
+    assert "does not fit; lower evaluation.batch_size, which changes no answer, and trainer.micro_batch" in said
 
 
 def test_no_measure_allocates_no_weight(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,12 +105,16 @@ def gradients(run: Assembly) -> int:
 
 def verdict(peaks: Mapping[str, int], able: int | None) -> str:
     """Whether the peak fits, and the way out where it does not."""
-    peak = max(peaks.values())
+    largest = max(peaks, key=lambda phase: peaks[phase])
+    peak = peaks[largest]
     if able is None:
         return f"peak {gigabytes(peak)}"
     if peak <= able:
         return f"peak {gigabytes(peak)} of {gigabytes(able)} that there is room for: fits"
     knobs = "trainer.micro_batch, trainer.micro_k, then trainer.precision or data.max_prompt"
+    if largest == "evaluate":
+        training = any(size > able for phase, size in peaks.items() if phase != "evaluate")
+        knobs = f"evaluation.batch_size, which changes no answer{f', and {knobs}' if training else ''}"
     return f"peak {gigabytes(peak)}, and there is room for {gigabytes(able)}: does not fit; lower {knobs}"
 
 
