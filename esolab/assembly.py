@@ -23,6 +23,7 @@ from esolab.methods.base import Method, Parts
 from esolab.methods.reward_model import RewardModel
 from esolab.models import Model
 from esolab.policy import Policy, Tokenizer
+from esolab.recompute import recompute_blocks
 from esolab.terminal import log
 from esolab.training import Trainer
 
@@ -150,6 +151,8 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
         for test in tests.values():
             test.pairs()  # where there is none to score, that is said before anything is trained
     policy = model.load_policy(tokenizer).to(trainer.device)
+    if trainer.gradient_checkpointing:
+        recompute_blocks(policy.network)
     log.info(
         f"{config['choices']['model']}: {parameters(policy):,} parameters; {len(train):,} training examples, "
         f"{dropped:,} over-long ones dropped, {cut:,} shortened; "
@@ -243,6 +246,7 @@ def _parts(config: Mapping[str, Any], policy: Policy, tokenizer: Tokenizer, trai
         seed=config["seed"],
         micro_batch=trainer.micro_batch,
         micro_k=trainer.micro_k,
+        recompute=trainer.gradient_checkpointing,
         data=config["choices"]["data"],
         sft=build(config["sft"]),
     )

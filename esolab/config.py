@@ -41,6 +41,7 @@ NO_PART = (
     "sweep",
     "trunks",
     "about",
+    r"trainer\.gradient_checkpointing",
 )  # of a run
 
 OmegaConf.register_new_resolver("cores", lambda: len(os.sched_getaffinity(0)), replace=True)

@@ -36,6 +36,7 @@ ELSEWHERE = (
     "sweep",
     "trunks",
 )  # not what a run is, but where it is kept, and why
+HOW = ("save_every", "gradient_checkpointing")  # settings of the trainer that change no result
 
 
 def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:
@@ -64,7 +65,7 @@ def _own(config: Mapping[str, Any]) -> Any:
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
     own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
     if "trainer" in own:  # a judgement has none
-        own["trainer"] = {k: v for k, v in own["trainer"].items() if k != "save_every" and (k, v) != ("nodes", 1)}
+        own["trainer"] = {k: v for k, v in own["trainer"].items() if k not in HOW and (k, v) != ("nodes", 1)}
     return _alike(own)
 
 

@@ -36,10 +36,13 @@ def _memory(error: Exception, folder: Path, config: Mapping[str, Any]) -> str:
     """What takes less memory, in the order in which it costs least."""
     said = " ".join(str(error).split())
     trainer = config["trainer"]
+    checkpointing = trainer.get("gradient_checkpointing")  # a configuration of an older version has none
+    again = "" if checkpointing else "then give trainer.gradient_checkpointing=true, which changes none either, "
     return (
         f"out of memory ({said[:160] or type(error).__name__}); "
         f"lower trainer.micro_batch={trainer['micro_batch']}, which changes no result, "
         f"then trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}, "
+        f"{again}"
         f"then give trainer.precision=bf16-mixed or lower data.max_prompt={config['data'].get('max_prompt')} "
         f"(evaluation.batch_size={config['evaluation']['batch_size']} where test prompts were answered); "
         f"{_kept(folder)}"

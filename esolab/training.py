@@ -31,6 +31,7 @@ class Trainer:
     batch_size: PositiveInt = 16
     micro_batch: PositiveInt = 16
     micro_k: PositiveInt | None = None
+    gradient_checkpointing: bool = False
     max_steps: PositiveInt | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | list[int] | str = 1

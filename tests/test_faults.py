@@ -439,6 +439,7 @@ def test_out_of_memory_names_what_takes_less_and_keeps_the_checkpoint(
         "out of memory (",
         "trainer.micro_batch=16",
         "trainer.micro_k=null",
+        "trainer.gradient_checkpointing=true",
         "trainer.precision",
         "data.max_prompt=120",
     ]

@@ -66,6 +66,7 @@ def test_identity_changes_with_what_a_run_is(config: dict[str, Any], key: str, v
         ("choices.experiments", "quickstart"),
         ("choices.scale", "paper"),
         ("stages", [{"name": "sft", "run": ["method=sft"]}]),
+        ("trainer.gradient_checkpointing", True),
     ],
 )
 def test_identity_does_not_change_with_where_and_how_it_is_kept(

@@ -82,7 +82,8 @@ class Parts:
     """What a method is given before its own hyper-parameters.
 
     `total_steps` is the length of the learning-rate schedule, `micro_batch` the prompts of one forward and backward,
-    `micro_k` the branches of a prompt in one forward (None: all), `data` the name of the corpus, for messages.
+    `micro_k` the branches of a prompt in one forward (None: all), `recompute` whether blocks are computed again in the
+    backward, `data` the name of the corpus, for messages.
     """
 
     policy: Policy
@@ -94,6 +95,7 @@ class Parts:
     seed: int = 0
     micro_batch: PositiveInt = 16
     micro_k: PositiveInt | None = None
+    recompute: bool = False
     data: str = ""
     sft: Likelihood = Likelihood()
 
@@ -309,7 +311,7 @@ class Method(pl.LightningModule):
         read = prompts * (k if self.alone else 1)
         self.counts["scored_tokens"] += tokens
         self.counts["backward_tokens"] += read + inner
-        self.counts["forward_tokens"] += read + inner
+        self.counts["forward_tokens"] += (read + inner) * (2 if self.parts.recompute else 1)
         if again:
             self.counts["forward_tokens"] += inner + (read if self.alone else 0)
         if rollout is not None:

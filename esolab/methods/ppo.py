@@ -278,7 +278,7 @@ class PPO(OnPolicy):
         self.counts["sampled_tokens"] += int(answers.sum())
         self.counts["scored_tokens"] += self.inner_epochs * (int(answers.sum()) + references)
         self.counts["backward_tokens"] += self.inner_epochs * taught
-        self.counts["forward_tokens"] += 4 * answered + self.inner_epochs * taught
+        self.counts["forward_tokens"] += 4 * answered + self.inner_epochs * taught * (2 if self.parts.recompute else 1)
         self.counts["forward_tokens"] += self.inner_epochs * (taught - 2 * prompts) if again else 0
         self.count_step()
 

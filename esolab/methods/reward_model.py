@@ -86,7 +86,7 @@ class RewardModel(Pairs):
         """As any method, and the end tokens, which go through the network here."""
         super().count(batch, rollout, scored, read_once)
         self.counts["backward_tokens"] += 2 * len(batch)
-        self.counts["forward_tokens"] += 2 * len(batch) * (2 if self.parts.micro_k == 1 else 1)
+        self.counts["forward_tokens"] += 2 * len(batch) * (1 + self.parts.recompute + (self.parts.micro_k == 1))
 
     @torch.no_grad()
     def compare(self, rows: Sequence[Encoded]) -> Float[Tensor, "B 2"]:
