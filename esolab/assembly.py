@@ -62,7 +62,7 @@ class Assembly:
     """A run put together, before its first step.
 
     `train` and `dev` are the rows within the limits; `dropped`, `dropped_dev` say how many were over-long, `cut` how
-    many training prompts lost their left.
+    many training prompts lost their left. `trained` is how many weights training moves, of all models that learn.
     """
 
     config: Mapping[str, Any]
@@ -78,6 +78,7 @@ class Assembly:
     dropped: int
     dropped_dev: int
     cut: int
+    trained: int
 
     @property
     def label(self) -> str:
@@ -153,9 +154,10 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
     policy = model.load_policy(tokenizer).to(trainer.device)
     if trainer.gradient_checkpointing:
         recompute_blocks(policy.network)
+    whole, learning = parameters(policy), sum(p.numel() for p in policy.parameters() if p.requires_grad)
     log.info(
-        f"{config['choices']['model']}: {parameters(policy):,} parameters; {len(train):,} training examples, "
-        f"{dropped:,} over-long ones dropped, {cut:,} shortened; "
+        f"{config['choices']['model']}: {whole:,} parameters{f', {learning:,} of them trained' * (learning < whole)}; "
+        f"{len(train):,} training examples, {dropped:,} over-long ones dropped, {cut:,} shortened; "
         f"{len(dev):,} dev prompts, {dropped_dev:,} over-long ones dropped; "
         f"{sum(len(t.rows) for t in tests.values()):,} test prompts, "
         f"{sum(t.shortened for t in tests.values()):,} shortened"
@@ -177,6 +179,7 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
         dropped,
         dropped_dev,
         cut,
+        sum(weight.numel() for weight in method.parameters() if weight.requires_grad),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from esolab.batch import Tokens
 from esolab.cache import Branches
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
+from esolab.lora import Lora
 from esolab.policy import DROPOUTS, Policy, Tokenizer
 from esolab.store import content_hash
 
@@ -51,6 +53,7 @@ class Model:
         dtype: of the weights in memory, whatever the stored one is.
         bos: keep the leading tokens that the tokenizer puts before a prompt.
         vocab_size: entries of a byte-level BPE trained on the corpus, where there is no tokenizer to read.
+        lora: adapters that are trained in place of the weights.
     """
 
     id: str | None = None
@@ -63,6 +66,7 @@ class Model:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     bos: bool = True
     vocab_size: PositiveInt | None = None
+    lora: Lora = field(default_factory=Lora)
 
     def __post_init__(self) -> None:
         if self.path is not None and (Path(self.path) / "policy").is_dir():
@@ -80,6 +84,9 @@ class Model:
             raise BadInput(
                 "model.path: pretrained weights need a model.path or a model.id; or take model.weights=random"
             )
+
+        if self.lora.r and find_spec("peft") is None:
+            raise BadInput(f"model.lora.r={self.lora.r}: needs peft; pip install 'esolab[peft]'")
 
     @property
     def max_positions(self) -> int | None:
@@ -122,10 +129,13 @@ class Model:
         """The policy, its special ids those of the tokenizer. A family outside EXACT is checked on two rows.
 
         Raises:
-            BadInput: the folder does not hold a causal language model that esolab can score exactly.
+            BadInput: the folder does not hold a causal language model that esolab can score exactly, or no layer is
+                called like a target of adapters.
         """
         network = self._random(tokenizer) if self.weights == "random" else self._pretrained()
         fuse(network)
+        if self.lora.r:
+            self.lora.adapt(network, self.dropout)
         policy = Policy(network).train()
         size = policy.vocabulary
         if size < len(tokenizer.inner):

@@ -59,7 +59,8 @@ class Policy(nn.Module):
     @property
     def dropout(self) -> bool:
         """Whether a forward in training mode is random."""
-        return any(getattr(self.network.config, name, 0) for name in DROPOUTS)
+        own = any(getattr(self.network.config, name, 0) for name in DROPOUTS)
+        return own or bool(getattr(self.network.base_model, "adapters_dropout", 0))
 
     def read(self, prompts: Tokens) -> Read:
         """Read prompts [B, P] in one forward. Padding follows a prompt, so that causality alone keeps it out."""

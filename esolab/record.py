@@ -34,6 +34,7 @@ def record(run: Assembly, place: Place, scores: Any, before: Any, wall: float) -
         "dropped_overlong_dev": run.dropped_dev,
         "shortened_prompts": {name: test.shortened for name, test in run.tests.items()},
         "parameters": parameters(method.policy),
+        "trained": run.trained,
         "models": method.held(),
         "timing": _timing(method, wall),
         "peak_rss_bytes": results.peak_rss_bytes(),

@@ -64,6 +64,9 @@ def _own(config: Mapping[str, Any]) -> Any:
     """The part of a resolved configuration that is what a run is."""
     own = {k: v for k, v in config.items() if k not in ELSEWHERE}
     own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
+    model = own.get("model")
+    if isinstance(model, dict) and not model.get("lora", {}).get("r"):  # without adapters it says nothing
+        own["model"] = {k: v for k, v in model.items() if k != "lora"}
     if "trainer" in own:  # a judgement has none
         own["trainer"] = {k: v for k, v in own["trainer"].items() if k not in HOW and (k, v) != ("nodes", 1)}
     return _alike(own)

@@ -16,6 +16,7 @@ from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
 from esolab.checkpoints import LAST, PREVIOUS, Told, signals
 from esolab.fitting import fit
+from esolab.lora import merge
 from esolab.methods.reward_model import RewardModel, finish
 from esolab.record import record
 from esolab.shortage import explained
@@ -59,6 +60,7 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] else None
     fit(run, folder, told, logger, trunk)
     run.method.policy.to(run.trainer.device)  # Lightning hands it back on the CPU
+    merge(run.method.policy.network)
     if getattr(run.method, "lam", 0) > 0 and not run.method.rewards:
         log.warning(
             f"{run.label}: no epoch was active (see method.active_epochs, trainer.epochs, trainer.max_steps): "

@@ -62,6 +62,7 @@ MORE = {  # what esolab adds to the contract: readers may count on it, too
     "shortened_prompts": dict,  # test prompts that lost the left of their input field, by data
     "setting": str,  # the identity but for the method: runs that share it are compared
     "parameters": int,
+    "trained": int,  # of them, or of all models that learn
     "models": dict,  # parameters and bytes of each model held
     "threads": int,
 }
@@ -510,6 +511,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, eso: Path) -> Callable[..., 
         pytest.param((), at_step(6), id="amid-the-second-epoch"),
         pytest.param((), at_epoch_end(1), id="at-the-end-of-the-second-epoch"),
         pytest.param((), at_the_test, id="while-the-test-set-is-answered"),
+        pytest.param(("model.lora.r=2",), at_step(6), id="with-adapters"),
+        pytest.param(("model.lora.r=2",), at_the_test, id="with-adapters-that-are-merged"),
         pytest.param(ALL_BUT_LAST, at_step(6), id="in-the-epoch-after-sampling"),
         pytest.param(DROPOUT, at_step(6), id="with-dropout"),
         pytest.param((*DROPOUT, "trainer.save_every=3"), at_step(4), id="amid-the-first-epoch-with-dropout"),

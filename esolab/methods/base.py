@@ -420,8 +420,15 @@ class Method(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics({"epoch": float(self.current_epoch), **metrics}, step=self.counts["steps"])
 
+    def frozen(self) -> list[str]:
+        """Names of the weights that are not trained: they come from the model, which a run's identity tells apart."""
+        named = self.named_parameters(remove_duplicate=False)  # a head that is the embeddings goes by two names
+        return [name for name, weight in named if not weight.requires_grad]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the run's account, and what was logged up to here."""
+        """Keep the run's account, and what was logged up to here; of the weights those that are trained."""
+        for name in self.frozen():
+            checkpoint["state_dict"].pop(name, None)
         for logger in self.trainer.loggers:
             logger.save()
         counts = dict(ranks.total(self.counts, shared="steps"))
@@ -434,7 +441,10 @@ class Method(pl.LightningModule):
         self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}, in {self.trainer.default_root_dir}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting, with the frozen weights that are there."""
+        own = self.state_dict()
+        for name in self.frozen():
+            checkpoint["state_dict"][name] = own[name]
         account = checkpoint["account"]
         by_rank = checkpoint["counts_by_rank"]
         total = account["counts"] if ranks.lead() else {"steps": account["counts"]["steps"]}

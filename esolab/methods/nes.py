@@ -76,7 +76,8 @@ class NES(OnPolicy):
         """One answer of each perturbed policy to every prompt: K is the population, pair by pair."""
         drawn: list[Samples] = []
         with self.phase("sample"):
-            master = [weight.detach().clone() for weight in self.policy.parameters()]
+            weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
+            master = [weight.detach().clone() for weight in weights]
             for member in range(self.readings):
                 with torch.no_grad():
                     for weight, noise in self.noise(member // 2):
@@ -85,7 +86,7 @@ class NES(OnPolicy):
                     drawn.append(self.draw(batch, self.one))
                 finally:
                     with torch.no_grad():
-                        for weight, whole in zip(self.policy.parameters(), master, strict=True):
+                        for weight, whole in zip(weights, master, strict=True):
                             weight.copy_(whole)
         return self.rewarded(batch, _side_by_side(drawn))
 
