@@ -135,7 +135,8 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
     transformers.utils.logging.disable_progress_bar()
     pl.seed_everything(config["seed"], verbose=False)
 
-    own, model, make = config["choices"]["data"], place.model, build(config["method"])
+    own, make = config["choices"]["data"], build(config["method"])
+    model = replace(place.model, dtype="bfloat16") if trainer.narrow else place.model
     corpora = {own: place.corpus, **place.tests}
     splits = gather({**corpora, "model": model.fetch})  # all that is out of reach is said together
     _check_positions(model, corpora, config)

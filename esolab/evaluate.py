@@ -261,6 +261,8 @@ def as_in_run(arguments: Sequence[str]) -> list[str]:
     settings = {key: config[key] for key in ("seed", "data_root")}
     settings |= {"protocol": config["choices"]["protocol"], "trainer.threads": config["trainer"]["threads"]}
     settings |= {f"model.{key}": config["model"][key] for key in ("bos", "dtype") if key in config["model"]}
+    if config["trainer"].get("precision") == "bf16-true":
+        settings["model.dtype"] = "bfloat16"
     settings |= {f"evaluation.{key}": config["evaluation"][key] for key in ("decodings", "limit", "batch_size")}
     settings["protocol.max_response"] = config["protocol"]["max_response"]
     if "data" not in said:

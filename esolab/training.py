@@ -85,6 +85,12 @@ class Trainer:
         return (len(_gpus()) if self.kind == "gpu" else 1) if self.devices == "auto" else int(self.devices)
 
     @property
+    def narrow(self) -> bool:
+        """Whether weights are in bf16, and nothing else is. Lightning's own way would make new tensors bf16, too:
+        rewards, advantages, temperatures."""
+        return self.precision == "bf16-true"
+
+    @property
     def kind(self) -> str:
         """gpu or cpu."""
         return ("gpu" if torch.cuda.is_available() else "cpu") if self.accelerator == "auto" else self.accelerator
@@ -105,7 +111,7 @@ class Trainer:
                 devices=self.devices if isinstance(self.devices, list) else self.ranks,
                 num_nodes=self.nodes,
                 strategy=self._strategy(),
-                precision=self.precision,
+                precision="32-true" if self.narrow else self.precision,
                 logger=loggers,
                 callbacks=callbacks,
                 plugins=[Files(), _environment()],

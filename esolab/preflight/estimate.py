@@ -80,9 +80,8 @@ def _fixed(run: Assembly, base: int) -> Fixed:
     learn = sum(_bytes(child, True) for child in method.children())
     rest = sum(_bytes(model, False) for name, model in models.items() if name not in ("policy", "value"))
     buckets = learn if run.trainer.strategy.startswith("ddp") else 0
-    half = 2 if run.trainer.precision == "bf16-true" and method.policy.network.dtype.itemsize == 4 else 1
     master = learn if isinstance(method, NES) else 0
-    return Fixed(learn // half, base, rest, (buckets + master) // half)
+    return Fixed(learn, base, rest, buckets + master)
 
 
 def _bytes(model: nn.Module, learned: bool) -> int:

@@ -213,7 +213,7 @@ def shape_of(network: Any, precision: str) -> Shape:
     weights = [p.numel() for p in network.parameters()]
     matrices = [m.weight.numel() for m in network.modules() if type(m) in (nn.Linear, Conv1D)]
     turned = sum(m.weight.numel() for m in network.modules() if type(m) is Conv1D)
-    mixed, weight = precision.endswith("-mixed"), 2 if precision == "bf16-true" else network.dtype.itemsize
+    mixed, weight = precision.endswith("-mixed"), network.dtype.itemsize
     inner = [getattr(config, name, None) for name in ("n_inner", "intermediate_size", "ffn_dim")]
     heads = config.num_attention_heads
     return Shape(
