@@ -92,9 +92,8 @@ class Assembly:
 
     def score(self, label: str | None = None, keep: Path | None = None) -> Any:
         """Score the policy as it stands on the test sets: scores, and the lines of predictions.jsonl. `keep` is where
-        the answers are as they come."""
-        with sharding.whole(self.method.policy):
-            return self._scoring(self.tests)(label, keep)
+        the answers are as they come. A policy that is shared out has to be `whole`."""
+        return self._scoring(self.tests)(label, keep)
 
     def dev_scores(self) -> dict[str, float]:
         """Loss on the dev references and scores of the dev prompts, for metrics.csv."""

@@ -87,6 +87,8 @@ def watched(config: dict[str, Any], keep: Path) -> None:
         ("method=eso", *STILL),
         ("method=eso", "method.batch_reduction=sum", "method.reward_threshold=0.02", *STILL),
         ("method=eso", "method.reward_threshold=0.02", "sft.reduction=seq_mean", "trainer.micro_batch=3", *STILL),
+        ("method=eso", "model.lora.r=4", "trainer.gradient_checkpointing=true", "trainer.micro_batch=3", *STILL),
+        ("method=eso", "trainer.gradient_checkpointing=true", "trainer.micro_k=1", *STILL),
         ("method=rrhf", "sft.reduction=seq_sum", *STILL),
         ("method=drl", *STILL),
         ("method=unlike", *STILL),
@@ -95,7 +97,7 @@ def watched(config: dict[str, Any], keep: Path) -> None:
         ("method=dpo", *PAIRS, *STILL[:2]),
         ("method=reward_model", *PAIRS, *STILL[:2]),
     ],
-    ids=lambda overrides: " ".join(o for o in overrides if o.startswith(("method", "sft", "trainer"))),
+    ids=lambda overrides: " ".join(o for o in overrides if o.startswith(("method", "model", "sft", "trainer"))),
 )
 def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...], strategy: tuple[str, ...]) -> None:
     for name in ("one", "two"):
@@ -133,11 +135,23 @@ def gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("more", [("trainer.precision=bf16-mixed",), ("trainer.precision=bf16-true",)])
+def test_two_ranks_in_bf16_end(tmp_path: Path, strategy: tuple[str, ...], more: tuple[str, ...]) -> None:
+    config = tiny(tmp_path, *RAGGED, *strategy, *more)
+    assert together(lambda: run(config)) == [0, 0]
+    folder = esolab.run.locate(config).folder
+    assert json.loads((folder / "result.json").read_text())["train"]["steps"] == 8
+    assert load_file(folder / "policy/model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("model.lora.r=4",)], ids=["", "lora"])
+@pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_same_end(
-    tmp_path: Path, strategy: tuple[str, ...]
+    tmp_path: Path, strategy: tuple[str, ...], more: tuple[str, ...]
 ) -> None:
     """Against a run that the front door has started on two ranks, and nothing has stopped."""
-    config = tiny(tmp_path, *strategy, "data.train=64")
+    config = tiny(tmp_path, *strategy, *more, "data.train=64")
     record = Method.record
 
     def tell(self: Any, numbers: dict[str, float]) -> None:
@@ -156,7 +170,7 @@ def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_
     folder = esolab.run.locate(config).folder
     assert opened(folder / LAST)[0] == 6
     assert together(lambda: run(config)) == [0, 0]
-    whole = tiny(tmp_path / "whole", *strategy, "data.train=64")
+    whole = tiny(tmp_path / "whole", *strategy, *more, "data.train=64")
     assert main(["--resolved", str(written(whole, tmp_path))]) == 0
     for name in ("predictions.jsonl", "policy/model.safetensors", "samples.jsonl"):
         assert (folder / name).read_bytes() == (esolab.run.locate(whole).folder / name).read_bytes()

@@ -195,6 +195,7 @@ class Method(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Share the policy out between ranks, where that is the trainer's strategy."""
+        self.strict_loading = not self.frozen()
         if self.device_mesh is not None:
             sharding.share_out(self.policy, self.device_mesh["data_parallel"])
 
@@ -421,7 +422,8 @@ class Method(pl.LightningModule):
             logger.log_metrics({"epoch": float(self.current_epoch), **metrics}, step=self.counts["steps"])
 
     def frozen(self) -> list[str]:
-        """Names of the weights that are not trained: they come from the model, which a run's identity tells apart."""
+        """Names of the weights that are not trained: they come from the model, which a run's identity tells apart, and
+        no checkpoint has them."""
         named = self.named_parameters(remove_duplicate=False)  # a head that is the embeddings goes by two names
         return [name for name, weight in named if not weight.requires_grad]
 
@@ -441,10 +443,7 @@ class Method(pl.LightningModule):
         self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}, in {self.trainer.default_root_dir}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting, with the frozen weights that are there."""
-        own = self.state_dict()
-        for name in self.frozen():
-            checkpoint["state_dict"][name] = own[name]
+        """Go on counting."""
         account = checkpoint["account"]
         by_rank = checkpoint["counts_by_rank"]
         total = account["counts"] if ranks.lead() else {"steps": account["counts"]["steps"]}
