@@ -249,6 +249,37 @@ def test_a_sweep_hands_on_what_its_command_line_names(
     assert ledger["command"].startswith("python -m esolab --allow=theirs -m ")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["file", "overrides"])
+def test_ranks_are_told_the_same(
+    front_door: Callable[..., int],
+    package: Path,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    config = resolve([*SMALL, *two])
+    file = resolved(tmp_path, AS_FUNCTION, trainer=config["trainer"])
+    asked, flag = ["--resolved", file], ["--allow", "theirs"]
+    if command == "overrides":
+        asked, flag = [*SMALL, *two, "reward=callable", f"reward.function={FUNCTION}"], []
+    else:
+        assert front_door(*asked) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"esolab: reward.function={FUNCTION}: code from elsewhere, which was not imported; ")
+        assert not (tmp_path / "outputs").exists()
+        assert not package.exists()
+    assert front_door(*asked, *flag) == 0
+    assert package.exists()
+    (result,) = (tmp_path / "outputs").rglob("result.json")
+    found = json.loads(result.read_text())["train"]
+    assert (found["bad_rewards"], found["steps"]) == (0, 1)
+    assert found["final_reward"] > 0
+    (log,) = (tmp_path / "outputs").rglob("run.log")
+    assert "finished" in log.read_text()
+
+
 def test_a_trunk_is_told_the_same(package: Path, tmp_path: Path) -> None:
     (task,) = tasks_of([["reward=callable", f"reward.function={FUNCTION}", *SMALL]])
     assert task.command(tmp_path / "x", "--trunk")[3:] == ["--trunk", f"{tmp_path}/x", "--allow", "theirs.rewards"]
