@@ -1,4 +1,4 @@
-"""What happens while a run trains: the bar, dev scores, rollouts that are kept, and an early end."""
+"""What happens while a run trains: the bar, dev scores, and rollouts that are kept."""
 
 from __future__ import annotations
 
@@ -107,14 +107,3 @@ class KeepSamples(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, Mirror):
                 logger.log_rollouts(lines, step)
-
-
-class StopAfter(pl.Callback):
-    """End training after so many epochs, whatever the length of the run that it is planned for."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop when the last of them is over."""
-        trainer.should_stop = trainer.should_stop or trainer.current_epoch + 1 >= self.epochs

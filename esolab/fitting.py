@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from esolab import ranks, results
 from esolab.assembly import Assembly
-from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress, StopAfter
+from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress
 from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other
 from esolab.loggers import MetricsFile, closing
 from esolab.mirror import Mirror
@@ -46,6 +47,7 @@ def fit(
         BadInput: a checkpoint is none of this run's, or one cannot be written; the last one that was is whole.
         KeyboardInterrupt: as `told`.
     """
+    trainer = run.trainer if until is None else replace(run.trainer, epochs=until)
     metrics, data = MetricsFile(folder / "metrics.csv"), run.data
     loggers = [metrics, *([logger()] if logger else [])] if ranks.lead() else []
     saved = ranks.gathered(_where_it_stands(folder, start, metrics) if ranks.lead() else None)[0]
@@ -54,7 +56,7 @@ def fit(
         if saved.parent.parent == folder:
             refuse_other(saved, theirs, run.config)
         log.info(f"going on from {saved} after step {data.steps}")
-    samples = KeepSamples(folder / "samples.jsonl", run.trainer.samples_every)
+    samples = KeepSamples(folder / "samples.jsonl", trainer.samples_every)
     if ranks.lead():
         metrics.start_at(data.steps)
     with closing(loggers), warnings.catch_warnings():
@@ -65,15 +67,14 @@ def fit(
             if isinstance(mirror, Mirror):
                 mirror.catch_up(metrics.rows, kept)
         callbacks = [
-            ShowProgress(_steps(run, until), label or run.label),
+            ShowProgress(trainer.steps(len(run.train)), label or run.label),
             samples,
             AfterEpoch(run.dev_scores),
-            Checkpoints(folder, run.trainer.save_every, run.config, told),
-            *([] if until is None else [StopAfter(until)]),
+            Checkpoints(folder, trainer.save_every, run.config, told),
         ]
         # what dropout draws hangs on nothing that was built before
         pl.seed_everything(data.seed + ranks.number(), verbose=False)
-        lightning = run.trainer.build(folder, loggers, callbacks)
+        lightning = trainer.build(folder, loggers, callbacks)
         try:
             lightning.fit(run.method, data, ckpt_path=saved if data.steps else None, weights_only=True)
         except SystemExit as error:  # what Lightning makes of Ctrl-C
@@ -99,9 +100,3 @@ def began_with(folder: Path) -> dict[str, Any] | None:
     """What the trunk that a run began with says of itself, with its hash; None for a run that was trained alone."""
     file = folder / TRUNK
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
-
-
-def _steps(run: Assembly, until: int | None) -> int:
-    """How many there will be, of the epochs `until`."""
-    total = run.trainer.steps(len(run.train))
-    return total if until is None else min(total, until * run.trainer.steps_per_epoch(len(run.train)))

@@ -12,6 +12,7 @@ from test_run import tiny
 
 from esolab import trunks
 from esolab.assembly import locate
+from esolab.checkpoints import opened
 from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.run import run
@@ -180,6 +181,17 @@ def test_a_trunk_whose_checkpoint_was_deleted_is_trained_again(tmp_path: Path) -
     assert trunks.find(config, locate(config)) is None
     assert trunks.train(config) == trunk
     assert trunks.find(config, locate(config)) == trunk
+
+
+def test_a_trunk_that_was_killed_at_its_very_end_has_no_epoch_more(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "method=eso", "trainer.epochs=3")
+    trunk = trunks.train(config)
+    (trunk / "trunk.json").unlink()  # the last that is written
+    assert trunks.train(config) == trunk
+    assert opened(trunk / trunks.LAST)[0] == 8
+    assert {row["step"] for row in metrics(trunk)} == {f"{n}" for n in range(1, 9)}
+    shared, alone = run(config), run(tiny(tmp_path / "alone", "method=eso", "trainer.epochs=3"))
+    assert (shared / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
 
 
 def test_a_run_that_shares_nothing_has_no_trunk(tmp_path: Path) -> None:
