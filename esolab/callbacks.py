@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 
-from esolab import results
+from esolab import ranks, results
+from esolab.checkpoints import Told
 from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
 from esolab.mirror import Mirror
@@ -44,16 +46,50 @@ class ShowProgress(pl.Callback):
             self.bar.stop()
 
 
-class AfterEpoch(pl.Callback):
-    """Call `score` when an epoch has ended and log what it returns."""
+class AfterEpoch(Checkpoint):
+    """Score the policy when an epoch has ended and log what `score` returns; first that of the epoch `owed`, where the
+    process before has ended between its checkpoint and that.
 
-    def __init__(self, score: Callable[[], Mapping[str, float]]) -> None:
-        self.score = score
+    A Checkpoint, as Lightning calls those last, in their order: the epoch is saved by then, and a run that is `told` to
+    end does so amid its scores. Not so on several devices: one that ended first would leave the others waiting.
+    """
+
+    def __init__(self, score: Callable[[], Mapping[str, float]], told: Told, owed: int | None = None) -> None:
+        self.score, self.told, self.owed = score, told, owed
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score what is owed: the weights of the checkpoint are there, and where it is the last, no step follows."""
+        if not trainer.strategy.restore_checkpoint_after_setup:
+            self._pay(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same for strategies that load the weights late."""
+        self._pay(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the policy as it now is."""
         assert isinstance(pl_module, Method)
-        pl_module.record(dict(self.score()))  # all ranks answer, the first has the loggers
+        self.told.patient = ranks.size() > 1
+        try:
+            if not self.told or self.told.patient:
+                self._score(trainer, pl_module, trainer.current_epoch)
+        except KeyboardInterrupt:
+            self.told.end(pl_module.counts["steps"])
+        self.told.patient = True
+        if ranks.anywhere(bool(self.told)):
+            self.told.end(pl_module.counts["steps"])
+
+    def _pay(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.owed is not None:
+            self._score(trainer, pl_module, self.owed)
+            self.owed = None
+
+    def _score(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        assert isinstance(pl_module, Method)
+        scores = self.score()  # all ranks answer, the first has the loggers
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": float(epoch), **scores}, step=pl_module.counts["steps"])
+            logger.save()
 
 
 class KeepSamples(pl.Callback):

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -125,7 +125,7 @@ class Checkpoints(Checkpoint):
         self.told.patient = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Write one where it is time to. The end of an epoch writes its own, after the dev scores."""
+        """Write one where it is time to. The end of an epoch writes its own, before the dev scores."""
         assert isinstance(pl_module, Method)
         steps, self.ending = pl_module.counts["steps"], ranks.anywhere(bool(self.told))
         if (self.ending or steps % self.every == 0) and not trainer.fit_loop.epoch_loop._is_training_done:
@@ -141,9 +141,7 @@ class Checkpoints(Checkpoint):
         """Write one now. Raises KeyboardInterrupt where the run has been told to end."""
         trainer.save_checkpoint(self.path)
         if self.ending:
-            sign = self.told[0].name if self.told else "told by another rank"
-            log.info(f"{sign}: stopped after step {steps}, which is saved")
-            raise KeyboardInterrupt
+            self.told.end(steps)
 
 
 class Told(list[signal.Signals]):
@@ -158,6 +156,12 @@ class Told(list[signal.Signals]):
         if threading.current_thread() is threading.main_thread():
             for sign in self.signs:
                 signal.signal(sign, self._hear)
+
+    def end(self, step: int) -> NoReturn:
+        """End the run after a step that is saved. Raises KeyboardInterrupt."""
+        sign = self[0].name if self else "told by another rank"
+        log.info(f"{sign}: stopped after step {step}, which is saved")
+        raise KeyboardInterrupt
 
     def _hear(self, number: int, frame: object) -> None:
         again = number == signal.SIGINT in self

@@ -20,6 +20,7 @@ from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other
 from esolab.loggers import MetricsFile, closing
 from esolab.mirror import Mirror
 from esolab.terminal import log
+from esolab.training import Trainer
 
 TRUNK = "trunk.json"  # what a trunk says of itself once it is finished, kept by the runs that begin with it
 QUIETED = (  # warnings of Lightning's that say nothing here
@@ -59,6 +60,7 @@ def fit(
     samples = KeepSamples(folder / "samples.jsonl", trainer.samples_every)
     if ranks.lead():
         metrics.start_at(data.steps)
+    owed = ranks.gathered(_owed(trainer, len(run.train), metrics, data.steps) if ranks.lead() else None)[0]
     with closing(loggers), warnings.catch_warnings():
         for message, category in QUIETED:
             warnings.filterwarnings("ignore", message=message, category=category)
@@ -69,8 +71,8 @@ def fit(
         callbacks = [
             ShowProgress(trainer.steps(len(run.train)), label or run.label),
             samples,
-            AfterEpoch(run.dev_scores),
             Checkpoints(folder, trainer.save_every, run.config, told),
+            AfterEpoch(run.dev_scores, told, owed),
         ]
         # what dropout draws hangs on nothing that was built before
         pl.seed_everything(data.seed + ranks.number(), verbose=False)
@@ -94,6 +96,13 @@ def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> 
         said = json.loads((start / TRUNK).read_text(encoding="utf-8"))
         results.write_json(folder / TRUNK, {"hash": start.name, **said})
     return shared
+
+
+def _owed(trainer: Trainer, examples: int, metrics: MetricsFile, step: int) -> int | None:
+    """The epoch that has ended with this step and is not scored yet; None where there is none."""
+    each, total = trainer.steps_per_epoch(examples), trainer.steps(examples)
+    ended = step > 0 and (step % each == 0 or step == total)
+    return (step - 1) // each if ended and not metrics.scored(step) else None
 
 
 def began_with(folder: Path) -> dict[str, Any] | None:

@@ -54,6 +54,10 @@ class MetricsFile(Logger):
             self.columns = list(reader.fieldnames or self.columns)
             self._rewrite()
 
+    def scored(self, step: int) -> bool:
+        """Whether there is a row of the scores after this step."""
+        return any(int(row["step"]) == step and not row.get("loss") for row in self.rows)
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row; new names become new columns."""
         new = [name for name in metrics if name not in self.columns]

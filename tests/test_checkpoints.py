@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from test_run import SMALL, tiny, weights
+from test_run import SMALL, assert_same_run, tiny, weights
 
 import esolab.run
 from esolab.answered import Answered
+from esolab.assembly import Assembly
 from esolab.checkpoints import LAST, PREVIOUS, Files, latest, opened, signals, whole
 from esolab.config import resolve
 from esolab.errors import BadInput
@@ -157,6 +158,29 @@ def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
     assert "after step 6" in (folder / "run.log").read_text()
     assert weights(folder) == weights(eso)
     assert (folder / "predictions.jsonl").read_bytes() == (eso / "predictions.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_signal_amid_the_dev_scores_does_not_wait_for_them(
+    tmp_path: Path, eso: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    config = tiny(tmp_path)
+    folder, scores, calls = esolab.run.locate(config).folder, Assembly.dev_scores, iter((1, 2))
+
+    def tell(self: Assembly) -> dict[str, float]:
+        if next(calls) == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the scores were waited for")
+        return scores(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Assembly, "dev_scores", tell)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert opened(folder / LAST)[0] == 4 * epoch
+    assert f"SIGTERM: stopped after step {4 * epoch}, which is saved" in (folder / "run.log").read_text()
+    assert run(config) == folder
+    assert_same_run(folder, eso)
 
 
 def test_a_second_ctrl_c_does_not_wait() -> None:

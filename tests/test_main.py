@@ -16,7 +16,7 @@ import pytest
 
 import esolab.sweep
 from esolab.__main__ import main
-from esolab.callbacks import AfterEpoch
+from esolab.checkpoints import Checkpoints
 from esolab.config import CONF, resolve
 from esolab.evaluate import Evaluation
 from esolab.evaluate import main as evaluate
@@ -181,7 +181,7 @@ def test_ctrl_c_says_how_to_go_on(
 
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
-        patched.setattr(AfterEpoch, "on_train_epoch_end", interrupt)
+        patched.setattr(Checkpoints, "on_train_epoch_end", interrupt)
         try:
             assert front_door(*TINY, "method=sft") == 130
         finally:

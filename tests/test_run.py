@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import esolab.run
 from esolab.answered import Answered
+from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch
 from esolab.config import build, resolve
 from esolab.data import encode
@@ -459,7 +460,7 @@ def at_step(number: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def at_epoch_end(number: int) -> Callable[[pytest.MonkeyPatch], None]:
-    """Die when an epoch ends, before its checkpoint."""
+    """Die when an epoch has ended and is scored."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         after = AfterEpoch.on_train_epoch_end
@@ -470,6 +471,22 @@ def at_epoch_end(number: int) -> Callable[[pytest.MonkeyPatch], None]:
                 raise Stopped
 
         monkeypatch.setattr(AfterEpoch, "on_train_epoch_end", stop)
+
+    return patch
+
+
+def at_the_dev_scores(number: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """Die when the dev prompts are to be answered for the n-th time."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        calls, scores = iter(range(1, 9)), Assembly.dev_scores
+
+        def stop(self: Assembly) -> dict[str, float]:
+            if next(calls) == number:
+                raise Stopped
+            return scores(self)
+
+        monkeypatch.setattr(Assembly, "dev_scores", stop)
 
     return patch
 
@@ -510,6 +527,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, eso: Path) -> Callable[..., 
         pytest.param((), BEFORE_THE_FIRST_CHECKPOINT, id="before-the-first-checkpoint"),
         pytest.param((), at_step(6), id="amid-the-second-epoch"),
         pytest.param((), at_epoch_end(1), id="at-the-end-of-the-second-epoch"),
+        pytest.param((), at_the_dev_scores(1), id="before-the-dev-scores-of-the-first-epoch"),
+        pytest.param((), at_the_dev_scores(2), id="before-the-last-dev-scores"),
+        pytest.param(DROPOUT, at_the_dev_scores(1), id="before-dev-scores-with-dropout"),
+        pytest.param(("trainer.max_steps=6",), at_the_dev_scores(2), id="before-the-dev-scores-of-the-last-step"),
         pytest.param((), at_the_test, id="while-the-test-set-is-answered"),
         pytest.param(("model.lora.r=2",), at_step(6), id="with-adapters"),
         pytest.param(("model.lora.r=2",), at_the_test, id="with-adapters-that-are-merged"),

@@ -29,7 +29,7 @@ import esolab.results
 from esolab import trunks
 from esolab.__main__ import main as front_door
 from esolab.answered import Answered
-from esolab.assembly import locate
+from esolab.assembly import Assembly, locate
 from esolab.config import resolve
 from esolab.loggers import MetricsFile
 from esolab.methods.base import Method
@@ -124,6 +124,11 @@ def between_two_names(n: int) -> None:
     watched = at_the(n, replace, half)
 
 
+def dev_scores(n: int) -> None:
+    """An epoch has ended and is saved; its scores are not there."""
+    Assembly.dev_scores = at_the(n, Assembly.dev_scores)  # type: ignore[method-assign]
+
+
 def answers(n: int) -> None:
     """Amid the answers to the test prompts; half a line of them is written."""
 
@@ -158,6 +163,7 @@ PLACES: dict[str, tuple[Callable[[int], None], int]] = {  # with how often they 
     "amid a batch": (amid_the_batch, 6),
     "checkpoint write": (checkpoint, 2),
     "checkpoint renamed": (between_two_names, 2),
+    "dev scores": (dev_scores, 2),
     "evaluation": (answers, 4),
     "result write": (result, 2),
 }
@@ -278,7 +284,7 @@ def torture(kills: int, each: int, seed: int = 0) -> Summary:
                 lives[flag] -= 1
                 if lives[flag] < 0:
                     return None, 0
-                there = ["a step", "amid a batch", "checkpoint write", "checkpoint renamed"]
+                there = ["a step", "amid a batch", "checkpoint write", "checkpoint renamed", "dev scores"]
                 if flag == "--resolved":
                     there += ["between sampling and update", "evaluation", "result write"]
                 few = [place for place in there if summary.kills[called(place, flag)] < each]
