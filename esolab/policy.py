@@ -64,15 +64,18 @@ class Policy(nn.Module):
 
     def read(self, prompts: Tokens) -> Read:
         """Read prompts [B, P] in one forward. Padding follows a prompt, so that causality alone keeps it out."""
-        width = int(prompts.lengths.max())
-        positions = torch.arange(width, device=self.device).expand(len(prompts.lengths), width)
+        return self.read_rows(prompts.ids[:, : int(prompts.lengths.max())], prompts.lengths)
+
+    def read_rows(self, ids: Int[Tensor, "B P"], lengths: Int[Tensor, "B"]) -> Read:
+        """The same, of prompts as wide as the longest; no number is looked at."""
+        positions = torch.arange(ids.shape[1], device=self.device).expand(ids.shape)
         cache = DynamicCache(config=self.network.config)
-        hidden = self.network.base_model(
-            input_ids=prompts.ids[:, :width], position_ids=positions, past_key_values=cache, use_cache=True
-        )[0]
-        last = hidden[torch.arange(len(hidden), device=self.device), prompts.lengths - 1]
+        hidden = self.network.base_model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)[
+            0
+        ]
+        last = hidden[torch.arange(len(hidden), device=self.device), lengths - 1]
         layers: Any = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
-        return Read(last, layers, prompts.lengths)
+        return Read(last, layers, lengths)
 
     def read_all(self, prompts: Tokens) -> list[tuple[list[int], Read]]:
         """Read prompts [B, P] in as many forwards as their lengths make worth while: which of them, as read."""

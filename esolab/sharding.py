@@ -29,7 +29,7 @@ def share_out(policy: Policy, mesh: DeviceMesh) -> None:
         fully_shard(block, mesh=mesh, reshard_after_forward=False)
     fully_shard(policy, mesh=mesh, reshard_after_forward=False)
     setattr(policy, "nothing", MethodType(_nothing, policy))  # noqa: B010
-    for name in ("read", "next", "step", "nothing"):  # `forward` is one already
+    for name in ("read_rows", "next", "step", "nothing"):  # `forward` is one already
         register_fsdp_forward_method(policy, name)
     assert isinstance(policy, FSDPModule)
     policy.set_reduce_scatter_unused_params(True)  # what one rank has not used, others have

@@ -47,7 +47,7 @@ class Trainer:
             raise BadInput(f"trainer.devices={self.devices}: give a number of devices, a list of GPUs, or auto")
         if self.ranks < 1:
             raise BadInput(f"trainer.devices={self.devices}: give at least one device")
-        if self.strategy not in (*SHARED, "auto") and self.ranks * self.nodes > 1:
+        if self.strategy not in (*SHARED, "auto") and self.size > 1:
             raise BadInput(
                 f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, fsdp, or trainer.devices=1"
             )
@@ -83,6 +83,11 @@ class Trainer:
         if isinstance(self.devices, list):
             return len(self.devices)
         return (len(_gpus()) if self.kind == "gpu" else 1) if self.devices == "auto" else int(self.devices)
+
+    @property
+    def size(self) -> int:
+        """How many processes in all."""
+        return self.ranks * self.nodes
 
     @property
     def narrow(self) -> bool:
@@ -131,8 +136,7 @@ class Trainer:
         """What Lightning is told: FSDP2 by its own name, and nothing to share out on one device."""
         if self.strategy != "fsdp":
             return self.strategy
-        shares = self.ranks * self.nodes
-        return "auto" if shares == 1 else ModelParallelStrategy(shares, 1, save_distributed_checkpoint=False)
+        return "auto" if self.size == 1 else ModelParallelStrategy(self.size, 1, save_distributed_checkpoint=False)
 
 
 def _gpus() -> range:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,20 @@ from esolab.config import resolve
 from esolab.data import Encoded, collate
 from esolab.evaluate import TestSet as Answered
 from esolab.logprobs import branch_logprobs, plant
+from esolab.lora import Lora
 from esolab.methods.base import Parts
 from esolab.methods.eso import ESO
 from esolab.models import fuse
 from esolab.policy import WHOLE, Policy, Tokenizer
-from esolab.preflight import example, plan
+from esolab.preflight import example, loading, plan
 from esolab.preflight.__main__ import main, verdict
-from esolab.preflight.estimate import answers
+from esolab.preflight.dry import shared_out
+from esolab.preflight.estimate import answers, expected
 from esolab.preflight.memory import (
     Fixed,
     Shape,
     Step,
+    again,
     answering,
     branching,
     evaluating,
@@ -36,6 +40,7 @@ from esolab.preflight.memory import (
     reading,
     scored,
     shape_of,
+    waiting,
 )
 from esolab.preflight.rehearsal import rehearse
 
@@ -240,6 +245,45 @@ def test_fewer_branches_at_a_time_take_less() -> None:
     assert scored(ONE, step) == reading(ONE, 5) + branching(ONE, 1, 5, 3) + meeting(ONE, 4)
 
 
+def test_layers_that_are_computed_again_by_hand() -> None:
+    """Of 5 places the inputs, 2 wide, and keys and values; while the backward goes through a layer, all of that one."""
+    lean = replace(ONE, layers=3, recomputed=True)
+    assert reading(lean, 5) == 3 * 4 * 5 * (2 + 4)
+    assert branching(lean, 2, 5, 6) == 3 * 4 * 2 * 6 * 2
+    step = Step([5, 3], [3, 1], micro_batch=1, answers=2, limit=4)
+    assert again(lean, step) == branching(ONE, 1, 5, 8) > reading(ONE, 5)
+    assert again(ONE, step) == 0
+    found = phases(lean, step, Fixed(trained=400))
+    left = reading(lean, 5) + branching(lean, 1, 5, 8)
+    assert found["score"] == 1200 + 400 + left + meeting(ONE, 11)
+    rest = reading(lean, 5) + 3 * 4 * (5 + 8) * 2 * 2  # of prompts, and gradients of keys and values
+    assert waiting(lean, step) == rest
+    assert found["backward"] == 1200 + 2 * 400 + rest + again(lean, step)
+    lean = replace(lean, keys=0)
+    left, few = 3 * 4 * (5 + 8) * 2, phases(lean, step, Fixed(trained=4))
+    assert few["backward"] == 12 + 40 + left + again(lean, step)  # 40: the largest weight
+
+
+def test_adapters_are_counted_by_what_they_train(
+    tiny: Callable[..., Assembly], make_policy: Callable[..., Policy]
+) -> None:
+    """Moments and gradients of the adapters alone, weights of all; of a token the ranks of each layer's four."""
+    policy = make_policy("gpt2")
+    frozen = sum(weight.nbytes for weight in policy.parameters())
+    Lora(r=3).adapt(policy.network, 0.0)
+    shape = shape_of(policy.network, "32-true")
+    assert (shape.ranks, shape.layers) == (4 * 3, 2)
+    assert shape.kept == 4 * (6 * 16 + 2 * 64 + 12) + 4 * 2 * 16
+    assert shape.largest == 3 * 64  # B of the first feed-forward layer
+    run = tiny("model.lora.r=4", "method=sft")
+    found = expected(run, plan.kinds(run, 0), plan.answering(run, 0), base=0)
+    weights = sum(weight.nbytes for weight in run.method.policy.parameters())
+    assert found["load"] == weights
+    largest = max(weight.nbytes for weight in run.method.policy.parameters() if weight.requires_grad)
+    assert found["optimizer"] == weights + 3 * 4 * run.trained + 2 * largest
+    assert frozen < sum(weight.nbytes for weight in policy.parameters())
+
+
 def test_scoring_by_hand() -> None:
     """Prompts of 5 and 4 tokens are answered; with references of 3 they are told."""
     fixed = Fixed(trained=400)
@@ -284,6 +328,18 @@ def test_what_each_family_keeps_is_what_its_graph_holds(
     found, _ = Kept(policy).of(lambda: branch_logprobs(policy, prompts, branches, None, read))
     logits = meeting(shape, 36) // 2
     assert found == pytest.approx(branching(shape, 2, 9, 15) + logits, rel=0.06)
+
+
+def test_what_adapters_keep_is_what_their_graph_holds(
+    family: str, make_policy: Callable[..., Policy], ragged: Callable[..., Tokens]
+) -> None:
+    layers = {"n_layer": 6} if family == "gpt2" else {"num_hidden_layers": 6}
+    width = {"n_embd": 64} if family == "gpt2" else {"hidden_size": 64}
+    policy = make_policy(family, **layers, **width).train()
+    fuse(policy.network)
+    Lora(r=8).adapt(policy.network, 0.0)
+    found, _ = Kept(policy).of(lambda: policy.read(ragged([9, 9])))
+    assert found == pytest.approx(reading(shape_of(policy.network, "32-true"), 18), rel=0.1)
 
 
 def test_how_many_answers_are_scored(make_parts: Callable[..., Parts], tiny: Callable[..., Assembly]) -> None:
@@ -340,6 +396,69 @@ def test_of_many_micro_batches_two_are_made(tiny: Callable[..., Assembly], monke
     assert sum(map(sum, sizes)) / measured.parts["sft"] == pytest.approx(2 * sum(map(sum, sizes[-4:])), rel=0.1)
 
 
+# several devices
+
+TWO = ("trainer.devices=2", "trainer.accelerator=cpu")
+WIDE = ("model.architecture.n_layer=4", "model.architecture.n_embd=512", "model.architecture.n_head=8")
+
+
+def test_of_two_ranks_the_one_with_more_is_looked_at(tiny: Callable[..., Assembly]) -> None:
+    alone, shared = tiny("method=eso"), tiny("method=eso", "trainer=ddp", *TWO)
+    whole, half = plan.kinds(alone, 0)[0], plan.kinds(shared, 0)[0]
+    assert (whole.steps, len(whole.worst)) == (half.steps, 2 * len(half.worst)) == (4, 16)
+    assert whole.tokens / 2 <= half.tokens < whole.tokens
+    asked, theirs = plan.answering(alone, 0), plan.answering(shared, 0)
+    assert (asked.answers, asked.tokens // 2) == (theirs.answers, theirs.tokens)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method=eso", "method.active_epochs=all"),
+        ("method=eso", "method.active_epochs=all", "trainer.micro_batch=1"),
+        ("method=eso", "method.active_epochs=all", "trainer.gradient_checkpointing=true"),
+        ("method=sft", "trainer.precision=bf16-mixed"),
+        ("method=reward_model", "data=preferences", "data.max_response=80"),
+    ],
+    ids=" ".join,
+)
+def test_a_dry_run_holds_what_arithmetic_says(tiny: Callable[..., Assembly], overrides: tuple[str, ...]) -> None:
+    """On four ranks that are not there; the arithmetic knows of no more than torch's tensors here, its base is 0."""
+    config = resolve(
+        [
+            *TINY,
+            *WIDE,
+            "trainer=fsdp",
+            "trainer.devices=4",
+            "trainer.accelerator=cpu",
+            "trainer.batch_size=8",
+            *overrides,
+        ]
+    )
+    place = locate(config)
+    run = assemble(config, replace(place, model=loading.of(loading.Shapes, place.model)))
+    kinds = plan.kinds(run, 0)
+    weights = sum(weight.nbytes for weight in run.method.policy.parameters())
+    estimated = expected(run, kinds, plan.answering(run, 0), 0)
+    found = shared_out(run, kinds)
+    assert not torch.distributed.is_initialized()
+    for phase in set(found) & {"sample", "score", "backward", "average"}:
+        assert estimated[phase] == pytest.approx(found[phase], rel=0.15), (phase, estimated, found)
+    assert weights < found["score"]  # all weights, and a quarter of them and of their moments
+    # quarters of weights, of gradients and of both moments; torch does not say what the norm and AdamW work on
+    assert weights <= found["optimizer"] <= estimated["optimizer"]
+
+
+def test_ranks_are_not_started(ask: Callable[..., Any]) -> None:
+    code, said = ask(*TINY, "method=sft", "trainer=fsdp", *TWO)
+    assert code == 0, said
+    assert said.count("memory, one of 2 ranks, cpu") == 1
+    assert "measured" not in said
+    code, said = ask("--no-measure", *TINY, "method=sft", "trainer=fsdp", *TWO)
+    assert code == 0, said
+    assert re.search(r"average .*\d MB +\d\S* (MB|GB)", said)
+
+
 # the command
 
 
@@ -362,12 +481,16 @@ def test_it_says_all_and_writes_nothing(ask: Callable[..., Any], tmp_path: Path)
 @pytest.mark.parametrize(
     ("sample", "evaluate", "advice"),
     [
-        (3, 2, "lower trainer.micro_batch, trainer.micro_k, then trainer.precision or data.max_prompt"),
+        (
+            3,
+            2,
+            "lower trainer.micro_batch, trainer.micro_k (or give trainer.gradient_checkpointing=true), then trainer.pr",
+        ),
         (1, 3, "lower evaluation.batch_size, which changes no answer"),
         (
             2.5,
             3,
-            "lower evaluation.batch_size, which changes no answer, and trainer.micro_batch, trainer.micro_k, then ",
+            "lower evaluation.batch_size, which changes no answer, and trainer.micro_batch, trainer.micro_k (or give ",
         ),
     ],
 )

@@ -74,9 +74,9 @@ def test_a_gpu_is_one_of_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_lightning_refuses_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"trainer.strategy=fsdp .*: Lightning refuses them \(The strategy `fsdp` requires"
+        BadInput, match=r"trainer.strategy=fsdp_cpu_offload .*: Lightning refuses them \(The strategy `fsdp` requires"
     ):
-        Trainer(strategy="fsdp", accelerator="cpu").build(tmp_path, [], [])
+        Trainer(strategy="fsdp_cpu_offload", accelerator="cpu").build(tmp_path, [], [])
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from esolab.assembly import Assembly, assemble, locate
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.preflight import example, files, loading, plan, show
+from esolab.preflight.dry import shared_out
 from esolab.preflight.estimate import expected
 from esolab.preflight.gauge import room
 from esolab.preflight.memory import gigabytes
@@ -27,7 +28,9 @@ USAGE = f"""usage: python -m esolab.preflight [{NO_MEASURE}] <overrides, as of p
 
 Says where the run goes, shows an example as training sees it with its rewards, makes a few steps on the worst batches
 (no weight changes, nothing is written) and says what they hold in memory, how long the run takes, and what it writes.
-{NO_MEASURE} loads no weights and makes no step: memory is estimated, on a machine that cannot hold the model, too.
+{NO_MEASURE} loads no weights and makes no step: memory is estimated, on a machine that cannot hold the model, too. With
+trainer=fsdp the policy is also built, shared out between ranks that are not there, and taken through its steps without
+numbers. Of several devices all is said of one of them.
 --allow MODULE: a configuration may name code of this module of yours, as it may for python -m esolab.
 """
 
@@ -74,14 +77,17 @@ def preflight(config: dict[str, Any], measure: bool) -> None:
     kinds, answering = plan.kinds(run, done), plan.answering(run, done)
     say(*example.lines(run, drawn=measure))
     estimated = _estimate(run, kinds, answering, model.before[0], needed=not measure)
-    able = room(run.trainer.device)
-    fits = not estimated or able is None or max(estimated.values()) <= able
+    able, size = room(run.trainer), run.trainer.size
+    fits = size > 1 or not estimated or able is None or max(estimated.values()) <= able
     measured = rehearse(run, kinds, answering) if measure and fits else Measured()
-    if plan.watches(run):
-        for peaks in filter(None, (measured.peaks, estimated)):
-            peaks["watch"] = peaks["backward"] + gradients(run)
-    console.print(show.memory(measured.peaks, estimated, str(run.trainer.device)))
-    say(verdict(measured.peaks or estimated, able))
+    peaks = measured.peaks if size == 1 or not estimated else {}  # what ranks hold of each other is not in them
+    if plan.watches(run) and size == 1:
+        for column in filter(None, (peaks, estimated)):
+            column["watch"] = column["backward"] + gradients(run)
+    dry = {} if measure or size == 1 or run.trainer.strategy != "fsdp" else _dry_run(run, kinds)
+    where = str(run.trainer.device) if size == 1 else f"one of {size} ranks, {run.trainer.device.type}"
+    console.print(show.memory({"measured": peaks, "dry run": dry, "estimated": estimated}, where))
+    say(verdict(peaks or estimated, able))
     console.print(show.forecast(work(run, kinds, answering, measured)))
     say(*files.written(run, place, sum(kind.steps for kind in kinds)))
 
@@ -98,6 +104,15 @@ def _estimate(
         return {}
 
 
+def _dry_run(run: Assembly, kinds: Sequence[plan.Kind]) -> dict[str, int]:
+    """See `shared_out`; nothing where the policy cannot do without numbers, which is said."""
+    try:
+        return shared_out(run, kinds)
+    except RuntimeError as error:
+        say(f"dry run: not to be had of this model ({' '.join(str(error).split())[:160] or type(error).__name__})")
+        return {}
+
+
 def gradients(run: Assembly) -> int:
     """Bytes of the policy's gradients: what its steps that are watched hold beside a backward."""
     return sum(w.nbytes for w in run.method.policy.parameters() if w.requires_grad)
@@ -111,7 +126,8 @@ def verdict(peaks: Mapping[str, int], able: int | None) -> str:
         return f"peak {gigabytes(peak)}"
     if peak <= able:
         return f"peak {gigabytes(peak)} of {gigabytes(able)} that there is room for: fits"
-    knobs = "trainer.micro_batch, trainer.micro_k, then trainer.precision or data.max_prompt"
+    again = "trainer.gradient_checkpointing=true"
+    knobs = f"trainer.micro_batch, trainer.micro_k (or give {again}), then trainer.precision or data.max_prompt"
     if largest == "evaluate":
         training = any(size > able for phase, size in peaks.items() if phase != "evaluate")
         knobs = f"evaluation.batch_size, which changes no answer{f', and {knobs}' if training else ''}"

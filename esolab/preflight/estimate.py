@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -26,9 +27,10 @@ def expected(run: Assembly, kinds: Sequence[Kind], answering: Answering, base: i
     """
     trainer, method = run.trainer, run.method
     shape = shape_of(method.policy.network, trainer.precision)
+    shape = replace(shape, recomputed=trainer.gradient_checkpointing)
     fixed = _fixed(run, base)
     gpu = trainer.device.type == "cuda"
-    found = {"load": fixed.base + fixed.others + fixed.trained}
+    found = {"load": fixed.base + fixed.others + fixed.frozen + fixed.trained}  # whole, before it is shared out
     for kind in kinds:
         for phase, size in phases(shape, step(method, kind), fixed, gpu).items():
             found[phase] = max(found.get(phase, 0), size)
@@ -78,10 +80,12 @@ def _fixed(run: Assembly, base: int) -> Fixed:
     method = run.method
     models = method.models()
     learn = sum(_bytes(child, True) for child in method.children())
+    frozen = sum(_bytes(child, False) for child in method.children()) - learn
     rest = sum(_bytes(model, False) for name, model in models.items() if name not in ("policy", "value"))
-    buckets = learn if run.trainer.strategy.startswith("ddp") else 0
+    buckets = learn if run.trainer.strategy == "ddp" and run.trainer.size > 1 else 0
     master = learn if isinstance(method, NES) else 0
-    return Fixed(learn, base, rest, buckets + master)
+    shares = run.trainer.size if run.trainer.strategy == "fsdp" else 1
+    return Fixed(learn, base, rest, buckets + master, frozen, shares)
 
 
 def _bytes(model: nn.Module, learned: bool) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from esolab.results import peak_rss_bytes
+from esolab.training import Trainer
 
 
 class Gauge:
@@ -77,13 +78,14 @@ def resident() -> int:
     return peak_rss_bytes()
 
 
-def room(device: torch.device) -> int | None:
-    """Bytes that this process could hold on the device, what it holds included; None where the system does not say."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free) + torch.cuda.memory_reserved(device)
+def room(trainer: Trainer) -> int | None:
+    """Bytes that a rank could hold on its device, what this process holds included; None where the system does not say.
+    Ranks on the CPU of one machine share its memory."""
+    if trainer.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(trainer.device)
+        return int(free) + torch.cuda.memory_reserved(trainer.device)
     with suppress(OSError):
-        return int(_kilobytes("/proc/meminfo", "MemAvailable")) * 1024 + resident()
+        return (int(_kilobytes("/proc/meminfo", "MemAvailable")) * 1024 + resident()) // trainer.ranks
     return None
 
 

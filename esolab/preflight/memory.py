@@ -8,7 +8,7 @@ what a layer has in hand at its widest. Not counted: fragments of the heap, work
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -20,6 +20,7 @@ from esolab.policy import DROPOUTS, WHOLE
 KEPT = {"gpt2": (8, 2), "opt": (6, 1), "gpt_neox": (6, 2), "llama": (8, 4)}
 # Numbers that a layer keeps of a token for its backward: so many times the width, and so many times the width of its
 # feed-forward part. Keys and values come on top. tests/test_preflight.py counts them in torch's own graph.
+FOR_NORMS = {"llama": 2}  # of these widths, for the gradients of norms' own weights, which adapters leave alone
 DRAWING = 5  # copies of the logits that drawing a token has in hand, see sampling.draw
 
 
@@ -39,12 +40,14 @@ class Shape:
     keys: int
     vocabulary: int
     parameters: int
-    largest: int  # parameters of the largest weight
+    largest: int  # parameters of the largest weight that is trained
     item: int = 4
     stream: int = 4
     weight: int = 4
     turned: int = 0
     cast: int = 0
+    ranks: int = 0  # of all adapters of a layer together
+    recomputed: bool = False  # layers keep their inputs alone, see esolab.recompute
 
     @property
     def weights(self) -> int:
@@ -55,7 +58,9 @@ class Shape:
     def kept(self) -> int:
         """Bytes that a layer keeps of a token for its backward, keys and values left out. Two widths are norms'."""
         own, inner = KEPT[self.family]
-        return self.item * ((own - 2) * self.width + inner * self.inner) + self.stream * 2 * self.width
+        own -= FOR_NORMS.get(self.family, 0) if self.ranks else 0
+        rest = (own - 2) * self.width + inner * self.inner + self.ranks
+        return self.item * rest + self.stream * 2 * self.width
 
 
 @dataclass(frozen=True)
@@ -99,30 +104,55 @@ class Step:
 @dataclass(frozen=True)
 class Fixed:
     """Bytes that are there whatever the step: `base` of the process before the policy, `others` of models that do not
-    learn, `trained` of the weights that do, `copied` of what a method or a strategy holds of them once more. The
-    optimizer's moments take twice `trained`, gradients take it once."""
+    learn, `trained` of the weights that do, `copied` of what a method or a strategy holds of them once more, `frozen`
+    of the policy's weights beside adapters. The optimizer's moments take twice `trained`, gradients take it once.
+
+    Where ranks share the policy out, each has one of `shares` parts of its weights and moments at all times, and the
+    whole weights while it makes a step or answers; gradients are whole until they are averaged.
+    """
 
     trained: int
     base: int = 0
     others: int = 0
     copied: int = 0
+    frozen: int = 0
+    shares: int = 1
+
+    @property
+    def kept(self) -> int:
+        """All that and the moments, while no step is made."""
+        return self.base + self.others + self.copied + -(-(3 * self.trained + self.frozen) // self.shares)
 
     @property
     def held(self) -> int:
-        """All that and the moments."""
-        return self.base + self.others + self.copied + 3 * self.trained
+        """The same while a step is made."""
+        return self.kept + (self.trained + self.frozen if self.shares > 1 else 0)
 
 
 def reading(shape: Shape, places: int) -> int:
     """What gradients need of so many places that look at their own prompt alone."""
-    return shape.layers * places * (shape.kept + shape.item * 2 * shape.keys)
+    own = shape.stream * shape.width if shape.recomputed else shape.kept
+    return shape.layers * places * (own + shape.item * 2 * shape.keys)
 
 
 def branching(shape: Shape, rows: int, prompt: int, length: int) -> int:
     """What gradients need of `rows` rows of `length` places after prompts of `prompt`: their own, all keys and values
-    that they look at, copied (a head's for each that shares it), and the mask as numbers."""
+    that they look at, copied (a head's for each that shares it), and the mask as numbers; or inputs of layers alone."""
+    if shape.recomputed:
+        return shape.layers * rows * length * shape.stream * shape.width
     looked_at = (prompt + length) * (2 * shape.width + length)
     return shape.layers * rows * (length * shape.kept + shape.item * looked_at)
+
+
+def again(shape: Shape, step: Step) -> int:
+    """What the layer holds that is computed again in the backward; nothing where none is."""
+    if not shape.recomputed:
+        return 0
+    one = replace(shape, layers=1, recomputed=False)
+    if step.scalar:
+        return reading(one, 2 * step.rows * (step.longest + max(step.replies)))
+    _, length = _scored_branches(step)
+    return max(reading(one, step.rows * step.longest), branching(one, step.rows, step.longest, length))
 
 
 def widest(shape: Shape, places: int) -> int:
@@ -162,10 +192,23 @@ def scored(shape: Shape, step: Step) -> int:
     """What the forward of the largest micro-batch has left when its backward begins, logits included."""
     if step.scalar:
         return reading(shape, 2 * step.rows * (step.longest + max(step.replies)))
-    lengths = sorted(step.branches, reverse=True)[: step.micro_k]
-    length = max(1, sum(n - 1 for n in lengths))
+    lengths, length = _scored_branches(step)
     places = reading(shape, step.rows * step.longest) + branching(shape, step.rows, step.longest, length)
     return step.towers * places + meeting(shape, step.rows * sum(lengths))
+
+
+def waiting(shape: Shape, step: Step) -> int:
+    """What is there when the backward has gone through the branches: the prompts as read, and the gradients of all keys
+    and values. Those of the weights wait, too: torch adds them up before it adds them to what is there."""
+    _, length = _scored_branches(step)
+    gradients = cached(shape, step.rows * (step.longest + length))
+    return step.towers * (reading(shape, step.rows * step.longest) + gradients)
+
+
+def _scored_branches(step: Step) -> tuple[list[int], int]:
+    """Tokens of the branches of a prompt that are scored at a time, and the places that they take together."""
+    lengths = sorted(step.branches, reverse=True)[: step.micro_k]
+    return lengths, max(1, sum(n - 1 for n in lengths))
 
 
 def phases(shape: Shape, step: Step, fixed: Fixed, gpu: bool = False) -> dict[str, int]:
@@ -178,9 +221,19 @@ def phases(shape: Shape, step: Step, fixed: Fixed, gpu: bool = False) -> dict[st
     if step.drawn:
         drawn = answering(shape, len(step.prompts), step.longest, step.drawn, step.limit, step.read_once, gpu)
         found["sample"] = held + drawn
-    found["score"] = held + before + scored(shape, step)
-    found["backward"] = max(found["score"], held + fixed.trained + 2 * head)
-    found["optimizer"] = held + fixed.trained + (fixed.trained if gpu else 2 * head)
+    left = scored(shape, step)
+    found["score"] = held + before + left
+    turning = held + fixed.trained + (0 if step.scalar else before + waiting(shape, step)) + again(shape, step)
+    found["backward"] = max(found["score"], held + fixed.trained + 2 * head, turning)
+    if shape.recomputed:  # the last layer, while the inputs of all are there
+        logits = 0 if step.scalar else meeting(shape, step.rows * sum(_scored_branches(step)[0]))
+        found["backward"] = max(found["backward"], held + max(before, head) + left - logits + again(shape, step))
+    if fixed.shares > 1:  # a part of weights, gradients and moments; the norm or AdamW works on another
+        part = -(-fixed.trained // fixed.shares)
+        found["average"] = held + fixed.trained + part
+        found["optimizer"] = fixed.kept + shape.cast + 2 * part
+    else:
+        found["optimizer"] = held + fixed.trained + (fixed.trained if gpu else 2 * head)
     return found
 
 
@@ -211,6 +264,8 @@ def shape_of(network: Any, precision: str) -> Shape:
     if rates := [name for name in DROPOUTS if getattr(config, name, 0)]:
         raise BadInput(f"model.dropout={getattr(config, rates[0])}: its masks are not counted; leave --no-measure out")
     weights = [p.numel() for p in network.parameters()]
+    trained = [p.numel() for p in network.parameters() if p.requires_grad]
+    ranks = sum(p.shape[0] for name, p in network.named_parameters() if ".lora_A." in name)
     matrices = [m.weight.numel() for m in network.modules() if type(m) in (nn.Linear, Conv1D)]
     turned = sum(m.weight.numel() for m in network.modules() if type(m) is Conv1D)
     mixed, weight = precision.endswith("-mixed"), network.dtype.itemsize
@@ -224,12 +279,13 @@ def shape_of(network: Any, precision: str) -> Shape:
         keys=config.hidden_size // heads * (getattr(config, "num_key_value_heads", None) or heads),
         vocabulary=network.get_input_embeddings().weight.shape[0],
         parameters=sum(weights),
-        largest=max(weights),
+        largest=max(trained),
         item=2 if mixed else weight,
         stream=weight,
         weight=weight,
         turned=2 * sum(matrices) if mixed else weight * turned,
         cast=2 * sum(matrices) if mixed else 0,
+        ranks=ranks // config.num_hidden_layers,
     )
 
 

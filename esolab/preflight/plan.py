@@ -1,10 +1,14 @@
-"""What a run will do, before it does it: its steps by kind, the worst batch of each kind, and how long that takes."""
+"""What a run will do, before it does it: its steps by kind, the worst batch of each kind, and how long that takes.
+
+On several devices a batch is what one of them has of it, and the answers are its share of all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from esolab import ranks
 from esolab.assembly import Assembly
 from esolab.data import Encoded, Order
 from esolab.evaluate import TestSet
@@ -54,7 +58,7 @@ def tokens(rows: Sequence[Encoded], answers: int, limit: int) -> int:
 
 
 def batches(run: Assembly) -> Iterator[tuple[int, list[Encoded]]]:
-    """The batches of the whole run in their order, each with its epoch."""
+    """The batches of the whole run in their order, each with its epoch; of several ranks the largest share of each."""
     trainer, total = run.trainer, run.trainer.steps(len(run.train))
     order = Order(len(run.train), run.config["seed"])
     for epoch in range(trainer.epochs):
@@ -64,7 +68,12 @@ def batches(run: Assembly) -> Iterator[tuple[int, list[Encoded]]]:
             if total == 0:
                 return
             total -= 1
-            yield epoch, [run.train[i] for i in places[start : start + trainer.batch_size]]
+            yield epoch, _share([run.train[i] for i in places[start : start + trainer.batch_size]], trainer.size)
+
+
+def _share(rows: list[Encoded], size: int) -> list[Encoded]:
+    """What the rank with the most tokens has of a batch."""
+    return max((ranks.part(rows, rank, size) for rank in range(size)), key=lambda part: tokens(part, 0, 0))
 
 
 def kinds(run: Assembly, done: int) -> list[Kind]:
@@ -108,9 +117,9 @@ def answering(run: Assembly, done: int) -> Answering:
     chunks = [list(run.dev[start : start + size]) for start in range(0, len(run.dev), size)]
     return Answering(
         answers=decodings * sum(len(test.rows) * times for test, times in sets),
-        tokens=decodings * sum(answer_tokens(test) * times for test, times in sets),
+        tokens=decodings * sum(answer_tokens(test) * times for test, times in sets) // run.trainer.size,
         worst=max(parts, key=answer_tokens),
-        told=epochs * tokens(run.dev, 0, 0),
+        told=epochs * tokens(run.dev, 0, 0) // run.trainer.size,
         dev=max(chunks, key=lambda rows: tokens(rows, 0, 0), default=[]),
     )
 

@@ -127,10 +127,11 @@ class Rehearsal(Checkpoint):
 
 
 def rehearse(run: Assembly, kinds: Sequence[Kind], answering: Answering) -> Measured:
-    """Make each kind of step, the first of them twice, and score a batch, as the run would."""
+    """Make each kind of step, the first of them twice, and score a batch, as the run would; of several ranks as one of
+    them would, alone."""
     made = [kinds[0], *kinds]
     rehearsal = Rehearsal(run, made, answering)
-    trainer = replace(run.trainer, epochs=1, max_steps=None)
+    trainer = replace(run.trainer, epochs=1, max_steps=None, devices=1, nodes=1, strategy="auto")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with rehearsal.measuring(), tempfile.TemporaryDirectory() as nowhere, warnings.catch_warnings():
         for message, category in QUIETED:

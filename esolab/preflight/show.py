@@ -15,9 +15,16 @@ MEANING = {
     "reward": "answers are judged",
     "score": "forward of a micro-batch",
     "backward": "its gradients",
+    "average": "gradients of all ranks, shared out",
     "watch": "backward of ESO's two gradients",
     "optimizer": "AdamW",
     "evaluate": "answers and likelihood",
+}
+
+
+HOW = {
+    "estimated": "arithmetic of shapes, see esolab/preflight/memory.py",
+    "dry run": "a rank's tensors, without numbers; its process left out, see esolab/preflight/dry.py",
 }
 
 
@@ -30,21 +37,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def memory(measured: Mapping[str, int], estimated: Mapping[str, int], where: str) -> Table:
-    """A row per phase and the peak."""
+def memory(columns: Mapping[str, Mapping[str, int]], where: str) -> Table:
+    """A row per phase and the peak; columns by what they are, those that are empty left out."""
+    columns = {name: column for name, column in columns.items() if column}
     made = Table(title=f"memory, {where}, peak of each phase on the worst batch", title_justify="left", box=SIMPLE)
     made.add_column("phase")
     made.add_column("what")
-    for name, column in (("measured", measured), ("estimated", estimated)):
-        if column:
-            made.add_column(name, justify="right")
-    columns = [column for column in (measured, estimated) if column]
+    for name in columns:
+        made.add_column(name, justify="right")
     for phase, meaning in MEANING.items():
-        if any(phase in column for column in columns):
-            made.add_row(phase, meaning, *(gigabytes(c[phase]) if phase in c else "" for c in columns))
-    made.caption = "estimated: arithmetic of shapes, see esolab/preflight/memory.py" if estimated else None
+        if any(phase in column for column in columns.values()):
+            made.add_row(phase, meaning, *(gigabytes(c[phase]) if phase in c else "" for c in columns.values()))
+    said = [f"{name}: {how}" for name, how in HOW.items() if name in columns]
+    made.caption = "\n".join(said) or None
     made.caption_justify = "left"
-    made.add_row("peak", "", *(gigabytes(max(column.values())) for column in columns), style="bold")
+    made.add_row("peak", "", *(gigabytes(max(column.values())) for column in columns.values()), style="bold")
     return made
 
 
