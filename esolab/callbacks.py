@@ -62,9 +62,12 @@ class AfterEpoch(Checkpoint):
         if not trainer.strategy.restore_checkpoint_after_setup:
             self._pay(trainer, pl_module)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same for strategies that load the weights late."""
-        self._pay(trainer, pl_module)
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The same for strategies that load the weights later than that, as fsdp."""
+        if trainer.strategy.restore_checkpoint_after_setup:
+            self._pay(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the policy as it now is."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import esolab.models
+from esolab import trunks
 from esolab.assembly import assemble
 from esolab.batch import Tokens
 from esolab.checkpoints import LAST
@@ -213,6 +214,18 @@ def test_a_reward_model_is_whole(tmp_path: Path) -> None:
     saved = torch.load(folder / LAST, weights_only=True)["state_dict"]
     assert torch.equal(saved["policy.network.score.weight"], network.score.weight)
     assert result(folder)["trained"] == sum(weight.numel() for weight in saved.values())
+
+
+def test_epochs_that_runs_share_are_trained_once(tmp_path: Path) -> None:
+    """A trunk holds adapters alone, too."""
+    alone = run(tiny(tmp_path / "alone", "model.lora.r=2"))
+    config = tiny(tmp_path / "shared", "model.lora.r=2")
+    trunk = trunks.train(config)
+    assert {".lora_" in name for name in torch.load(trunk / LAST, weights_only=True)["state_dict"]} == {True}
+    folder = run(config)
+    assert result(folder)["trunk"]["hash"] == trunk.name
+    assert weights(folder) == weights(alone)
+    assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
 
 
 def test_ppo_goes_on_against_the_same_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

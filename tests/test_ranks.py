@@ -1,5 +1,6 @@
 """Two processes of one run, over gloo: together they do what one does alone."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from test_run import tiny
 import esolab.run
 from esolab import ranks
 from esolab.__main__ import main
+from esolab.assembly import Assembly
 from esolab.checkpoints import LAST, opened
 from esolab.config import resolve
 from esolab.errors import BadInput
@@ -174,6 +176,60 @@ def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_
     assert main(["--resolved", str(written(whole, tmp_path))]) == 0
     for name in ("predictions.jsonl", "policy/model.safetensors", "samples.jsonl"):
         assert (folder / name).read_bytes() == (esolab.run.locate(whole).folder / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_dev_scores_that_two_ranks_owe_are_given_when_they_go_on(
+    tmp_path: Path, strategy: tuple[str, ...], epoch: int
+) -> None:
+    config, whole = (tiny(tmp_path / name, *strategy, "method=sft") for name in ("stopped", "whole"))
+    calls, scores = iter((1, 2)), Assembly.dev_scores
+
+    def leave(self: Assembly) -> dict[str, float]:
+        if next(calls) == epoch:
+            os._exit(7)
+        return scores(self)
+
+    def stopped() -> None:
+        Assembly.dev_scores = leave  # type: ignore[method-assign]
+        run(config)
+
+    assert 7 in together(stopped)
+    assert opened(esolab.run.locate(config).folder / LAST)[0] == 4 * epoch
+    for other in (config, whole):
+        assert together(lambda other=other: run(other)) == [0, 0]
+    rows, theirs = (dev_rows(esolab.run.locate(other).folder) for other in (config, whole))
+    assert rows == theirs
+    assert [row["step"] for row in rows] == ["4", "8"]
+
+
+@pytest.mark.slow
+def test_ranks_of_which_one_is_told_amid_the_dev_scores_end_together_after_them(tmp_path: Path) -> None:
+    config, scores = tiny(tmp_path, *DDP, "method=sft"), Assembly.dev_scores
+
+    def tell(self: Assembly) -> dict[str, float]:
+        if ranks.number() == 1:
+            os.kill(os.getpid(), 15)
+        return scores(self)
+
+    def stopped() -> None:
+        Assembly.dev_scores = tell  # type: ignore[method-assign]
+        try:
+            run(config)
+        except KeyboardInterrupt:
+            sys.exit(7)
+
+    assert together(stopped) == [7, 7]
+    folder = esolab.run.locate(config).folder
+    assert opened(folder / LAST)[0] == 4
+    assert [row["step"] for row in dev_rows(folder)] == ["4"]
+
+
+def dev_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["dev/loss"]]
 
 
 def written(config: dict[str, Any], folder: Path) -> Path:

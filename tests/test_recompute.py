@@ -18,6 +18,7 @@ import esolab.run
 from esolab.batch import Tokens
 from esolab.config import slug
 from esolab.logprobs import branch_logprobs
+from esolab.lora import Lora
 from esolab.methods.reward_model import scorer
 from esolab.policy import Policy
 from esolab.recompute import recompute_blocks
@@ -81,6 +82,22 @@ def test_values_gradients_and_noise_are_the_same_to_the_bit(
     for way, score in ways(policy, prompts, branches).items():
         assert_same(scored(policy, score), plain[way])
     assert plain["whole"][1]["network.lm_head.weight" if family == "llama" else next(iter(plain["whole"][1]))].any()
+
+
+def test_adapters_beside_frozen_weights_get_the_same_gradients(
+    policy: Policy, prompts: Tokens, branches: Tokens
+) -> None:
+    """Nothing that comes into the first block has a gradient."""
+    Lora(r=2).adapt(policy.network.train(), 0.1)
+    with torch.no_grad():
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.1)
+    plain = {way: scored(policy, score) for way, score in ways(policy, prompts, branches).items()}
+    assert all(gradient.any() for name, gradient in plain["whole"][1].items() if "lora_A" in name)
+    recompute_blocks(policy.network)
+    for way, score in ways(policy, prompts, branches).items():
+        assert_same(scored(policy, score), plain[way])
 
 
 def test_a_reading_serves_answers_and_their_scores(policy: Policy, prompts: Tokens, branches: Tokens) -> None:
