@@ -202,6 +202,10 @@ def test_a_checkpoint_holds_what_is_trained(eso: Path, tmp_path: Path) -> None:
     whole = run(tiny(tmp_path, "trainer.max_steps=1"))
     assert (eso / LAST).stat().st_size < 0.2 * (whole / LAST).stat().st_size
     assert sum(weight.numel() for weight in saved["state_dict"].values()) == result(eso)["trained"]
+    config = tiny(eso.parents[1], "model.lora.r=2", "model.dropout=0.1")
+    name = saved["state_dict"].popitem()[0]
+    with pytest.raises(BadInput, match=f"lacks 1 weights that are trained, as {name}; rerun=true begins anew"):
+        assemble(config, locate(config)).method.on_load_checkpoint(saved)
 
 
 def test_a_reward_model_is_whole(tmp_path: Path) -> None:
