@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -17,10 +17,12 @@ from pydantic import PositiveInt
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy, StrategyRegistry
 
+from esolab import zero_strategy
 from esolab.checkpoints import Files
 from esolab.errors import BadInput
+from esolab.zero_strategy import AsTheyAre, SharedOptimizer
 
-SHARED = ("ddp", "fsdp")  # strategies that esolab's step has been tried with on several devices
+SHARED = ("ddp", "fsdp", "deepspeed")  # strategies that esolab's step has been tried with on several devices
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Trainer:
             raise BadInput(f"trainer.devices={self.devices}: give at least one device")
         if self.strategy not in (*SHARED, "auto") and self.size > 1:
             raise BadInput(
-                f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, fsdp, or trainer.devices=1"
+                f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, fsdp, deepspeed, or trainer.devices=1"
             )
         if self.strategy not in ("auto", *StrategyRegistry.available_strategies()):
             raise BadInput(f"trainer.strategy={self.strategy}: no strategy of Lightning's; give auto, or one as ddp")
@@ -60,6 +62,9 @@ class Trainer:
         if isinstance(self.devices, list) and (self.kind == "cpu" or not set(self.devices) <= set(_gpus())):
             found = ", ".join(map(str, _gpus())) if self.kind == "gpu" else "none are used"
             raise BadInput(f"trainer.devices={self.devices}: no such GPU (here: {found}); give 1")
+
+        if self.strategy == "deepspeed":
+            zero_strategy.refuse(self.kind, self.size, self.devices, self.precision)
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of the whole run, the length of the learning-rate schedule."""
@@ -116,10 +121,9 @@ class Trainer:
                 devices=self.devices if isinstance(self.devices, list) else self.ranks,
                 num_nodes=self.nodes,
                 strategy=self._strategy(),
-                precision="32-true" if self.narrow else self.precision,
                 logger=loggers,
                 callbacks=callbacks,
-                plugins=[Files(), _environment()],
+                **self._precision(),
                 enable_progress_bar=False,  # ours shows the whole run
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
@@ -133,10 +137,17 @@ class Trainer:
             ) from error
 
     def _strategy(self) -> str | Strategy:
-        """What Lightning is told: FSDP2 by its own name, and nothing to share out on one device."""
-        if self.strategy != "fsdp":
-            return self.strategy
-        return "auto" if self.size == 1 else ModelParallelStrategy(self.size, 1, save_distributed_checkpoint=False)
+        """What Lightning is told: FSDP2 by its own name, nothing to share out on one device; DeepSpeed as we use it."""
+        if self.strategy == "fsdp":
+            return "auto" if self.size == 1 else ModelParallelStrategy(self.size, 1, save_distributed_checkpoint=False)
+        return SharedOptimizer(self.narrow, self.micro_batch) if self.strategy == "deepspeed" else self.strategy
+
+    def _precision(self) -> dict[str, Any]:
+        """What Lightning is told of precision, and what else is plugged into it."""
+        plugins = [Files(), _environment()]
+        if self.strategy == "deepspeed":
+            return {"plugins": [*plugins, AsTheyAre("32-true")]}
+        return {"precision": "32-true" if self.narrow else self.precision, "plugins": plugins}
 
 
 def _gpus() -> range:

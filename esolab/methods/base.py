@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from esolab import ranks, sharding
+from esolab import ranks, sharding, zero
 from esolab.batch import Batch, Rollout, Tokens, join
 from esolab.cache import Read
 from esolab.errors import BadInput
@@ -266,8 +266,7 @@ class Method(pl.LightningModule):
     def optimizer_step_and_schedule(self, batch: Batch, losses: dict[str, float]) -> dict[str, float]:
         """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        sharding.average_(self.policy)
-        ranks.average_([weight for weight in self.parameters() if weight.requires_grad])
+        self.average_gradients()
         norm = self.checked_norm(batch, losses)
         rate = schedule.get_last_lr()[0]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
@@ -275,17 +274,22 @@ class Method(pl.LightningModule):
         schedule.step()  # type: ignore[union-attr]
         return {"grad_norm": norm, "lr": float(rate)}
 
+    def average_gradients(self) -> None:
+        """The gradients of this step become their means over ranks."""
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        if self.engine is not None:
+            zero.average_(self.engine, weights)
+            return
+        sharding.average_(self.policy)
+        ranks.average_(weights)
+
     def checked_norm(self, batch: Batch, losses: dict[str, float]) -> float:
         """Clip the gradient of each model that is trained; the norm of the policy's before.
 
         Raises:
             BadInput: the loss or its gradient is not finite; no step is made with it.
         """
-        clip = self.parts.optimizer.clip
-        norms = {
-            name: float(sharding.local(nn.utils.clip_grad_norm_(model.parameters(), clip)))
-            for name, model in self.named_children()
-        }
+        norms = self.clipped()
         if ranks.anywhere(not all(math.isfinite(x) for x in (*norms.values(), *losses.values()))):
             said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             norm = ", ".join(f"{value:g}" for value in norms.values())
@@ -295,6 +299,15 @@ class Method(pl.LightningModule):
                 f"The batch was {', '.join(id for ids in ranks.gathered(batch.ids) for id in ids)}"
             )
         return norms["policy"]
+
+    def clipped(self) -> dict[str, float]:
+        """Clip the gradient of each model that is trained, its norm before by name. DeepSpeed clips as it steps."""
+        if self.engine is not None:
+            return {"policy": zero.norm(self.engine)}
+        return {
+            name: float(sharding.local(nn.utils.clip_grad_norm_(model.parameters(), self.parts.optimizer.clip)))
+            for name, model in self.named_children()
+        }
 
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
         """Keep account of what the run has cost, in tokens and seconds.
@@ -396,8 +409,15 @@ class Method(pl.LightningModule):
 
     def apart(self) -> AbstractContextManager[Any]:
         """Inside, backward leaves gradients to each rank, for the optimizer step to average them once."""
+        if self.engine is not None:
+            zero.keep_apart(self.engine)
         wrapped = getattr(self._trainer, "model", None)
         return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+
+    @property
+    def engine(self) -> Any:
+        """DeepSpeed's, where it trains; else None."""
+        return zero.engine(self._trainer)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
