@@ -28,6 +28,7 @@ QUIETED = (  # warnings of Lightning's that say nothing here
     (".*exists and is not empty.*", UserWarning),  # a run that goes on
     (".*your dataloader is not resumable.*", UserWarning),  # its order is told where to begin
     (".*LeafSpec.*", FutureWarning),
+    (".*all_gather_into_tensor.*", FutureWarning),  # DeepSpeed's call of torch
 )
 
 

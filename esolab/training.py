@@ -51,7 +51,8 @@ class Trainer:
             raise BadInput(f"trainer.devices={self.devices}: give at least one device")
         if self.strategy not in (*SHARED, "auto") and self.size > 1:
             raise BadInput(
-                f"trainer.strategy={self.strategy}: not tried on several devices; give ddp, fsdp, deepspeed, or trainer.devices=1"
+                f"trainer.strategy={self.strategy}: not tried on several devices; give {', '.join(SHARED)}, or "
+                "trainer.devices=1"
             )
         if self.strategy not in ("auto", *StrategyRegistry.available_strategies()):
             raise BadInput(f"trainer.strategy={self.strategy}: no strategy of Lightning's; give auto, or one as ddp")

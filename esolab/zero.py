@@ -1,7 +1,8 @@
-"""The step of a policy whose optimizer is shared out by DeepSpeed (ZeRO, stage 1): every rank has all weights and makes as
-many backwards as its own examples take; gradients are averaged once, and each rank keeps what AdamW needs for its part.
+"""The step of a policy whose optimizer is shared out by DeepSpeed (ZeRO, stage 1): every rank has all weights, and of
+what AdamW keeps its part.
 
-Nothing is said to the other ranks before the end of a step, so that no rank waits for one that has fewer examples.
+Each rank makes as many forwards and backwards as its own examples take, and none waits for another until the end of the
+step, when gradients are averaged once.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Lightning's DeepSpeed strategy as we use it: its configuration, what it cannot do, and checkpoints like all others."""
+"""Lightning's DeepSpeed strategy as we use it: its configuration, what it cannot do, and checkpoints as of any run."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 import torch.distributed as dist
 from pytorch_lightning.plugins import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
@@ -27,7 +26,7 @@ def refuse(kind: str, shares: int, devices: object, precision: str) -> None:
     said = "trainer.strategy=deepspeed"
     if kind != "gpu":
         raise BadInput(f"{said}: its run needs CUDA GPUs, and none is used here; trainer=fsdp shares out on any device")
-    if importlib.util.find_spec("deepspeed") is None:
+    if find_spec("deepspeed") is None:
         raise BadInput(f"{said}: it is not installed; pip install 'esolab[deepspeed]', or take trainer=fsdp")
     if not (found := version("deepspeed")).startswith(VERSIONS):
         raise BadInput(f"{said}: deepspeed {found} was not tried; pip install 'esolab[deepspeed]' for {VERSIONS}x")
@@ -90,7 +89,8 @@ class SharedOptimizer(DeepSpeedStrategy):
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Begin, with the method's clipping; and with a way to gather states that takes no memory of GPUs."""
-        assert isinstance(method := trainer.lightning_module, Method)
+        method = trainer.lightning_module
+        assert isinstance(method, Method)
         self.config = {**cast("dict[str, Any]", self.config), "gradient_clipping": method.parts.optimizer.clip}
         self.side = dist.new_group(backend="gloo")
         super().setup(trainer)

@@ -33,6 +33,25 @@ RAGGED = ("data.train=49", "data.test=17", "evaluation.batch_size=4")  # 16, 16,
 PAIRS = ("data=preferences", "data.train=49", "data.test=17", "data.max_prompt=96", "data.max_response=24")
 DDP = ("trainer.devices=2", "trainer.strategy=ddp")
 FSDP = ("trainer.devices=2", "trainer.strategy=fsdp")
+WAYS = [
+    ("method=eso", *STILL),
+    ("method=eso", "method.batch_reduction=sum", "method.reward_threshold=0.02", *STILL),
+    ("method=eso", "method.reward_threshold=0.02", "sft.reduction=seq_mean", "trainer.micro_batch=3", *STILL),
+    ("method=eso", "model.lora.r=4", "trainer.gradient_checkpointing=true", "trainer.micro_batch=3", *STILL),
+    ("method=eso", "trainer.gradient_checkpointing=true", "trainer.micro_k=1", *STILL),
+    ("method=rrhf", "sft.reduction=seq_sum", *STILL),
+    ("method=drl", *STILL),
+    ("method=unlike", *STILL),
+    ("method=grpo", *STILL),
+    ("method=sft", *STILL[:2]),
+    ("method=dpo", *PAIRS, *STILL[:2]),
+    ("method=reward_model", *PAIRS, *STILL[:2]),
+]
+
+
+def short(overrides: tuple[str, ...]) -> str:
+    """What of them a test goes by."""
+    return " ".join(o for o in overrides if o.startswith(("method", "model", "sft", "trainer")))
 
 
 def together(work: Callable[[], Any], n: int = 2) -> list[int | None]:
@@ -58,6 +77,15 @@ def together(work: Callable[[], Any], n: int = 2) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
+def gradients(method: Method) -> dict[str, torch.Tensor]:
+    """Those of a step, whole, by weight."""
+    if method.engine is None:
+        return {name: local(p.grad).clone() for name, p in method.named_parameters() if p.grad is not None}
+    from deepspeed.utils import safe_get_full_grad
+
+    return {name: safe_get_full_grad(p).clone() for name, p in method.named_parameters() if p.requires_grad}
+
+
 def watched(config: dict[str, Any], keep: Path) -> None:
     """Run it, and keep the gradients of each step and the answers of each rank."""
     found: list[dict[str, torch.Tensor]] = []
@@ -65,7 +93,7 @@ def watched(config: dict[str, Any], keep: Path) -> None:
     norm, note = Method.checked_norm, OnPolicy.rollout
 
     def checked_norm(self: Method, *args: Any) -> float:
-        found.append({name: local(p.grad).clone() for name, p in self.named_parameters() if p.grad is not None})
+        found.append(gradients(self))
         return norm(self, *args)
 
     def rollout(self: OnPolicy, batch: Any) -> Any:
@@ -83,31 +111,24 @@ def watched(config: dict[str, Any], keep: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("method=eso", *STILL),
-        ("method=eso", "method.batch_reduction=sum", "method.reward_threshold=0.02", *STILL),
-        ("method=eso", "method.reward_threshold=0.02", "sft.reduction=seq_mean", "trainer.micro_batch=3", *STILL),
-        ("method=eso", "model.lora.r=4", "trainer.gradient_checkpointing=true", "trainer.micro_batch=3", *STILL),
-        ("method=eso", "trainer.gradient_checkpointing=true", "trainer.micro_k=1", *STILL),
-        ("method=rrhf", "sft.reduction=seq_sum", *STILL),
-        ("method=drl", *STILL),
-        ("method=unlike", *STILL),
-        ("method=grpo", *STILL),
-        ("method=sft", *STILL[:2]),
-        ("method=dpo", *PAIRS, *STILL[:2]),
-        ("method=reward_model", *PAIRS, *STILL[:2]),
-    ],
-    ids=lambda overrides: " ".join(o for o in overrides if o.startswith(("method", "model", "sft", "trainer"))),
-)
+@pytest.mark.parametrize("overrides", WAYS, ids=short)
 def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...], strategy: tuple[str, ...]) -> None:
+    two_do_what_one_does(tmp_path, overrides, strategy)
+
+
+def two_do_what_one_does(
+    tmp_path: Path,
+    overrides: tuple[str, ...],
+    strategy: tuple[str, ...],
+    begun: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda work: work,
+) -> None:
+    """Compare a run with that of two ranks, whose work is `begun` by a function around it."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     data = () if "data=preferences" in overrides else RAGGED
     alone, shared = (tiny(tmp_path / name, *data, *overrides, *more) for name, more in (("one", ()), ("two", strategy)))
     watched(alone, tmp_path / "one")
-    assert together(lambda: watched(shared, tmp_path / "two")) == [0, 0]
+    assert together(begun(lambda: watched(shared, tmp_path / "two"))) == [0, 0]
     one, first, second = (torch.load(tmp_path / file) for file in ("one/0.pt", "two/0.pt", "two/1.pt"))
     assert one["answers"] == first["answers"] | second["answers"]
     assert len(one["gradients"]) >= 4

@@ -57,7 +57,7 @@ class Optimizer:
             {"params": [p for p in weights if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return AdamW(groups, lr=self.lr)
+        return AdamW([group for group in groups if group["params"]], lr=self.lr)  # adapters are matrices only
 
     def factor(self, step: int, total: int) -> float:
         """Learning rate over its peak before optimizer step `step` of `total`."""
