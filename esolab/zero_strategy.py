@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from esolab import ranks, zero
 from esolab.errors import BadInput
 from esolab.methods.base import Method
 
-VERSIONS = "0.19."  # tried; those before cast rotary positions to bf16, too
+OLDEST, BEFORE = (0, 19, 8), (0, 20)  # of deepspeed's versions, as in pyproject.toml; the first was tried
 
 
 def refuse(kind: str, shares: int, devices: object, precision: str) -> None:
@@ -28,8 +29,9 @@ def refuse(kind: str, shares: int, devices: object, precision: str) -> None:
         raise BadInput(f"{said}: its run needs CUDA GPUs, and none is used here; trainer=fsdp shares out on any device")
     if find_spec("deepspeed") is None:
         raise BadInput(f"{said}: it is not installed; pip install 'esolab[deepspeed]', or take trainer=fsdp")
-    if not (found := version("deepspeed")).startswith(VERSIONS):
-        raise BadInput(f"{said}: deepspeed {found} was not tried; pip install 'esolab[deepspeed]' for {VERSIONS}x")
+    found = version("deepspeed")
+    if not OLDEST <= tuple(map(int, re.findall(r"\d+", found)[:3])) < BEFORE:
+        raise BadInput(f"{said}: not with deepspeed {found}; pip install 'esolab[deepspeed]' brings one that was tried")
     if shares == 1:
         raise BadInput(f"{said}: it shares out between devices, and there is one; take trainer=default")
     if isinstance(devices, list) and devices != list(range(len(devices))):
