@@ -49,6 +49,8 @@ class Trainer:
             raise BadInput(f"trainer.devices={self.devices}: give a number of devices, a list of GPUs, or auto")
         if self.ranks < 1:
             raise BadInput(f"trainer.devices={self.devices}: give at least one device")
+        if self.strategy.startswith("deepspeed"):
+            zero_strategy.refuse(self.strategy, self.kind, self.size, self.devices, self.precision)
         if self.strategy not in (*SHARED, "auto") and self.size > 1:
             raise BadInput(
                 f"trainer.strategy={self.strategy}: not tried on several devices; give {', '.join(SHARED)}, or "
@@ -63,9 +65,6 @@ class Trainer:
         if isinstance(self.devices, list) and (self.kind == "cpu" or not set(self.devices) <= set(_gpus())):
             found = ", ".join(map(str, _gpus())) if self.kind == "gpu" else "none are used"
             raise BadInput(f"trainer.devices={self.devices}: no such GPU (here: {found}); give 1")
-
-        if self.strategy == "deepspeed":
-            zero_strategy.refuse(self.kind, self.size, self.devices, self.precision)
 
     def steps(self, examples: int) -> int:
         """Optimizer steps of the whole run, the length of the learning-rate schedule."""

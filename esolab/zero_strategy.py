@@ -21,10 +21,15 @@ from esolab.methods.base import Method
 OLDEST, BEFORE = (0, 19, 8), (0, 20)  # of deepspeed's versions, as in pyproject.toml; the first was tried
 
 
-def refuse(kind: str, shares: int, devices: object, precision: str) -> None:
-    """Raises BadInput where DeepSpeed cannot train: `kind` of device, how many of them share, as trainer.devices says
-    them, at trainer.precision."""
-    said = "trainer.strategy=deepspeed"
+def refuse(strategy: str, kind: str, shares: int, devices: object, precision: str) -> None:
+    """Raises BadInput where DeepSpeed cannot train: `strategy` as Lightning calls it, `kind` of device, how many of
+    them share, as trainer.devices says them, at trainer.precision."""
+    said = f"trainer.strategy={strategy}"
+    if strategy != "deepspeed":
+        raise BadInput(
+            f"{said}: gradients are averaged once a step, and weights whole at every token, which is ZeRO's stage 1; "
+            "give trainer=deepspeed for that, or trainer=fsdp to share out weights and gradients, too"
+        )
     if kind != "gpu":
         raise BadInput(f"{said}: its run needs CUDA GPUs, and none is used here; trainer=fsdp shares out on any device")
     if find_spec("deepspeed") is None:

@@ -28,6 +28,7 @@ from esolab.checkpoints import LAST, opened
 from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.run import run
+from esolab.training import Trainer
 from esolab.zero_strategy import configuration
 
 ZERO = ("trainer.devices=2", "trainer.strategy=deepspeed", "trainer.accelerator=cpu")
@@ -84,18 +85,25 @@ def test_what_deepspeed_cannot_do_is_refused(
     monkeypatch.setattr(zero_strategy, "find_spec", lambda name: True)
     monkeypatch.setattr(zero_strategy, "version", lambda name: "0.19.8")
     with pytest.raises(BadInput, match=said):
-        zero_strategy.refuse(*given)
-    zero_strategy.refuse("gpu", 2, [0, 1], "bf16-true")
+        zero_strategy.refuse("deepspeed", *given)
+    zero_strategy.refuse("deepspeed", "gpu", 2, [0, 1], "bf16-true")
+
+
+@pytest.mark.parametrize("stage", ["2", "2_offload", "3"])
+def test_other_stages_are_refused(stage: str) -> None:
+    said = rf"trainer.strategy=deepspeed_stage_{stage}: .* ZeRO's stage 1; give trainer=deepspeed .* or trainer=fsdp"
+    with pytest.raises(BadInput, match=said):
+        Trainer(strategy=f"deepspeed_stage_{stage}")
 
 
 def test_deepspeed_that_is_not_there_or_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zero_strategy, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"it is not installed; pip install 'esolab\[deepspeed\]'"):
-        zero_strategy.refuse("gpu", 2, 2, "32-true")
+        zero_strategy.refuse("deepspeed", "gpu", 2, 2, "32-true")
     monkeypatch.setattr(zero_strategy, "find_spec", lambda name: True)
     monkeypatch.setattr(zero_strategy, "version", lambda name: "0.16.9")
     with pytest.raises(BadInput, match=r"not with deepspeed 0.16.9; pip install 'esolab\[deepspeed\]'"):
-        zero_strategy.refuse("gpu", 2, 2, "32-true")
+        zero_strategy.refuse("deepspeed", "gpu", 2, 2, "32-true")
 
 
 def test_it_is_composed_and_refused_at_the_door(
