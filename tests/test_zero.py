@@ -25,6 +25,7 @@ import esolab.run
 from esolab import ranks, zero_strategy
 from esolab.__main__ import main
 from esolab.checkpoints import LAST, opened
+from esolab.config import build, resolve
 from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.run import run
@@ -106,15 +107,19 @@ def test_deepspeed_that_is_not_there_or_another_is_refused(monkeypatch: pytest.M
         zero_strategy.refuse("deepspeed", "gpu", 2, 2, "32-true")
 
 
-def test_it_is_composed_and_refused_at_the_door(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_refused_at_the_door(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["trainer=deepspeed"]) == 2
     assert capsys.readouterr().err == (
         "esolab: trainer.strategy=deepspeed: its run needs CUDA GPUs, and none is used here; trainer=fsdp shares out "
         "on any device\n"
     )
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_it_is_composed() -> None:
+    trainer = build(resolve(["trainer=deepspeed", "trainer.devices=2", "trainer.accelerator=cpu"])["trainer"])
+    assert (trainer.strategy, trainer.ranks, trainer.threads, trainer.batch_size) == ("deepspeed", 2, 1, 16)
 
 
 @installed
