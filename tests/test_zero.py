@@ -221,7 +221,12 @@ def test_ranks_that_stop_go_on_to_the_same_end(tmp_path: Path, more: tuple[str, 
     assert together(on_cpu(stopped)) == [7, 7]
     folder = esolab.run.locate(config).folder
     assert opened(folder / LAST)[0] == 6
+    parts = torch.load(folder / LAST, weights_only=True)["optimizer_states"][0]["zero"]
     assert together(on_cpu(lambda: run(config))) == [0, 0]
+    first, second = (sum(copy.numel() for copy in part["masters"]) for part in parts)
+    trained = json.loads((folder / "result.json").read_text())["trained"]
+    assert first == second
+    assert trained <= first + second < trained + 16  # padding
     whole = tiny(tmp_path / "whole", *ZERO, *more)
     assert together(on_cpu(lambda: run(whole))) == [0, 0]
     for name in ("predictions.jsonl", "policy/model.safetensors", "samples.jsonl"):
