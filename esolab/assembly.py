@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 import transformers
 
-from esolab import ranks, results, sharding
+from esolab import results, sharding
 from esolab.batch import Example
 from esolab.check import build, too_long
 from esolab.corpora.base import Corpus, Splits
@@ -163,8 +163,6 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
         f"{sum(t.shortened for t in tests.values()):,} shortened"
     )
     method: Method = make(_parts(config, policy, tokenizer, trainer, len(train)))
-    if ranks.size() > 1 and method.one_rank:
-        raise BadInput(f"trainer.devices={trainer.devices}: {method.one_rank}; give trainer.devices=1")
     return Assembly(
         config,
         trainer,

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from esolab.errors import BadInput
@@ -83,6 +84,16 @@ def gathered(value: T) -> list[T]:
     found: list[T] = [value] * size()
     dist.all_gather_object(found, value)
     return found
+
+
+def joined(*columns: Tensor) -> tuple[tuple[Tensor, ...], slice]:
+    """Columns with the rows of all ranks, in their order, as one rank alone would have them; which are this rank's."""
+    if size() == 1:
+        return columns, slice(None)
+    found = gathered([column.detach().cpu() for column in columns])  # those of other GPUs would stay there
+    whole = tuple(torch.cat(parts).to(columns[0].device) for parts in zip(*found, strict=True))
+    before = sum(len(theirs[0]) for theirs in found[: number()])
+    return whole, slice(before, before + len(columns[0]))
 
 
 def mean(value: float | int) -> float | int:

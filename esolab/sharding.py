@@ -36,9 +36,9 @@ def share_out(policy: Policy, mesh: DeviceMesh) -> None:
     _syncing(policy, False)
 
 
-def gather_(policy: Policy) -> None:
-    """Every rank gets all weights, until they are shared out again."""
-    for part in _parts(policy):
+def gather_(module: nn.Module) -> None:
+    """Every rank gets all weights of the policies in a module, until they are shared out again."""
+    for part in _parts(module):
         part.unshard()
 
 
@@ -87,8 +87,8 @@ def local(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def _parts(policy: Policy) -> list[FSDPModule]:
-    return [module for module in policy.modules() if isinstance(module, FSDPModule)]
+def _parts(module: nn.Module) -> list[FSDPModule]:
+    return [part for part in module.modules() if isinstance(part, FSDPModule)]
 
 
 def _nothing(policy: Policy) -> Tensor:

@@ -43,6 +43,12 @@ WAYS = [
     ("method=drl", *STILL),
     ("method=unlike", *STILL),
     ("method=grpo", *STILL),
+    ("method=eso", "method.advantage=bnpo", *STILL),
+    ("method=eso", "method.advantage=reinforce_pp", "method.sft_weight=0.0", *STILL),
+    ("method=nes", "method.sigma=0.1", *STILL),
+    ("method=nes", "model.lora.r=4", *STILL),
+    ("method=ppo", "method.kl_target=0.1", "method.inner_epochs=2", *STILL[:2]),
+    ("method=ppo", "method.inner_epochs=1", "method.minibatches=8", "method.sft_weight=0.5", *STILL[:2]),
     ("method=sft", *STILL[:2]),
     ("method=dpo", *PAIRS, *STILL[:2]),
     ("method=reward_model", *PAIRS, *STILL[:2]),
@@ -276,10 +282,3 @@ def test_rows_are_shared_out() -> None:
 def test_devices_that_do_not_fit_are_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         resolve(overrides)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("overrides", [("method=nes",), ("method.advantage=reinforce_pp",)])
-def test_what_needs_the_whole_batch_in_one_place_is_refused(tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    file = written(tiny(tmp_path, *DDP, *overrides), tmp_path)
-    assert main(["--resolved", str(file)]) == 2

@@ -123,7 +123,6 @@ class Method(pl.LightningModule):
     the tree of its branches; every term is weighted by its share of the whole batch, so the cut changes nothing.
     """
 
-    one_rank: str = ""  # why it cannot be trained on several devices, where it cannot
     needs_pairs: ClassVar[bool] = False  # learns from a chosen and a rejected reply to each prompt
     min_k: ClassVar[int] = 1  # answers per prompt that the method cannot do without
     even_k: ClassVar[str] = ""  # what to say of an odd {k}, where the method needs an even one
@@ -164,6 +163,11 @@ class Method(pl.LightningModule):
         """The models that training holds, by what they are for."""
         return {"policy": self.policy, **getattr(self.parts.reward, "models", dict)()}
 
+    @property
+    def learners(self) -> dict[str, Policy]:
+        """Of the models that training holds those that learn."""
+        return {name: model for name, model in self.named_children() if isinstance(model, Policy)}
+
     def held(self) -> dict[str, dict[str, int]]:
         """Parameters and bytes of each model that the run has held, in this process or before it was stopped."""
         return {**self.held_before, **{name: size(model) for name, model in self.models().items()}}
@@ -194,10 +198,11 @@ class Method(pl.LightningModule):
         raise TypeError(f"{type(self).__name__} has no loss of its own")
 
     def configure_model(self) -> None:
-        """Share the policy out between ranks, where that is the trainer's strategy."""
+        """Share what learns out between ranks, where that is the trainer's strategy."""
         self.strict_loading = not self.frozen()
         if self.device_mesh is not None:
-            sharding.share_out(self.policy, self.device_mesh["data_parallel"])
+            for model in self.learners.values():
+                sharding.share_out(model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, a step of which is an optimizer step."""
@@ -210,7 +215,7 @@ class Method(pl.LightningModule):
         self.seconds.clear()
         self.numbers.clear()
         self.spare = batch.spare
-        sharding.gather_(self.policy)
+        sharding.gather_(self)
         self.reads = self.read(batch) if self.active else None
         try:
             with self.apart():
@@ -266,22 +271,23 @@ class Method(pl.LightningModule):
     def optimizer_step_and_schedule(self, batch: Batch, losses: dict[str, float]) -> dict[str, float]:
         """Clip, step, and move the schedule on; the gradient's norm before clipping and the learning rate used."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        self.average_gradients()
-        norm = self.checked_norm(batch, losses)
+        norm = self.average(batch, losses)
         rate = schedule.get_last_lr()[0]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
         return {"grad_norm": norm, "lr": float(rate)}
 
-    def average_gradients(self) -> None:
-        """The gradients of this step become their means over ranks."""
+    def average(self, batch: Batch, losses: dict[str, float]) -> float:
+        """Gradients become those of all ranks, checked and clipped; the norm of the policy's before clipping."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         if self.engine is not None:
             zero.average_(self.engine, weights)
-            return
-        sharding.average_(self.policy)
-        ranks.average_(weights)
+        else:
+            for model in self.learners.values():
+                sharding.average_(model)
+            ranks.average_(weights)
+        return self.checked_norm(batch, losses)
 
     def checked_norm(self, batch: Batch, losses: dict[str, float]) -> float:
         """Clip the gradient of each model that is trained; the norm of the policy's before.
@@ -306,7 +312,7 @@ class Method(pl.LightningModule):
             return {"policy": zero.norm(self.engine)}
         return {
             name: float(sharding.local(nn.utils.clip_grad_norm_(model.parameters(), self.parts.optimizer.clip)))
-            for name, model in self.named_children()
+            for name, model in self.learners.items()
         }
 
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:

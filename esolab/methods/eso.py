@@ -91,8 +91,6 @@ class ESO(OnPolicy):
                 "take sampling.top_k=0 sampling.top_p=1.0 sampling.greedy=false method.keep_eos=true"
             )
         self.advantage, self.logp, self.k_reduction, self.iw = advantages.BY_NAME[advantage], logp, k_reduction, iw
-        if advantage in ("bnpo", "reinforce_pp"):
-            self.one_rank = f"method.advantage={advantage} weighs answers over the whole batch"
         self.reward_threshold, self.batch_reduction, self.watch_every = reward_threshold, batch_reduction, watch_every
 
     def weigh(self, rewards: Float[Tensor, "B K"], lengths: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from esolab import ranks
 from esolab.batch import Batch, Rollout, Samples, Tokens
 from esolab.errors import BadInput
 from esolab.methods import advantages
@@ -43,7 +44,6 @@ class NES(OnPolicy):
         temperature: at which a perturbed policy answers.
     """
 
-    one_rank = "method=nes: its perturbations are weighed by the whole batch"
     even_k = "sampling.k={k}: nes perturbs in pairs; give an even number"
 
     def __init__(
@@ -94,8 +94,10 @@ class NES(OnPolicy):
         """Nothing: the gradient comes from the rewards alone."""
 
     def add_gradients(self, rollout: Rollout) -> dict[str, float]:
-        """Add minus lambda times the search gradient; the value is minus lambda times shaped fitness times fitness."""
-        fitness = rollout.rewards.mean(0)
+        """Add minus lambda times the search gradient; the value is minus lambda times shaped fitness times fitness.
+        Fitness is over the prompts of all ranks, so that all add the same, which is its own mean over ranks."""
+        (rewards,), _ = ranks.joined(rollout.rewards[: 0 if self.spare else None])
+        fitness = rewards.mean(0)
         weights = search_weights(fitness, self.sigma, self.advantage)
         for pair in range(self.readings // 2):
             coefficient = float(weights[2 * pair] - weights[2 * pair + 1])

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from esolab import ranks
 from esolab.batch import Batch, Rollout, Samples
 from esolab.errors import BadInput, out_of_memory
 from esolab.methods import advantages
@@ -71,7 +72,7 @@ class OnPolicy(Method):
         with self.phase("reward"):
             texts = read(drawn.branches.ids, drawn.branches.lengths, self.parts.tokenizer)
             rewards, good = (x.to(self.device) for x in self.judge(batch, texts))
-        worth = self.weigh(rewards, drawn.branches.lengths) * good
+        worth = self.worth(rewards, drawn.branches.lengths) * good
         rollout = Rollout(
             **vars(drawn), texts=texts, rewards=rewards, good=good, advantages=worth, parts=self.reward_parts()
         )
@@ -133,6 +134,16 @@ class OnPolicy(Method):
                 f"prompt of data={self.parts.data} in epoch {self.current_epoch + 1}; nothing was learned from them"
             )
         self.flat.clear()
+
+    def worth(self, rewards: Float[Tensor, "B K"], lengths: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        """What each answer of this rank is worth beside those of all ranks, or its own where losses are normalised
+        locally; nothing on a spare rank."""
+        if self.parts.sft.normalise == "local":
+            return self.weigh(rewards, lengths)
+        none = slice(0, 0) if self.spare else slice(None)
+        (rewards_of_all, lengths_of_all), own = ranks.joined(rewards[none], lengths[none])
+        worth = self.weigh(rewards_of_all, lengths_of_all)[own]
+        return torch.zeros_like(rewards) if self.spare else worth
 
     def weigh(self, rewards: Float[Tensor, "B K"], lengths: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """What each answer is worth, from the whole batch; reward above the mean of its population by default."""

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from esolab import ranks, sharding
 from esolab.batch import Batch, Rollout, join
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
@@ -52,9 +53,11 @@ def gae(
     return found, found + values
 
 
-def whitened(values: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"]) -> Float[Tensor, "*B T"]:
-    """Mean 0 and (unbiased) variance 1 over the tokens of the mask; 0 elsewhere."""
-    inside = values[mask]
+def whitened(
+    values: Float[Tensor, "*B T"], mask: Bool[Tensor, "*B T"], over: Float[Tensor, "N"] | None = None
+) -> Float[Tensor, "*B T"]:
+    """Mean 0 and (unbiased) variance 1 over the tokens of the mask, or `over` those of all ranks; 0 elsewhere."""
+    inside = values[mask] if over is None else over
     return (values - inside.mean()) / (inside.var() + 1e-8).sqrt() * mask if inside.numel() > 1 else values * mask
 
 
@@ -158,8 +161,6 @@ class PPO(OnPolicy):
         self.value = ValueModel(self.policy)
         self._reference = [copy.deepcopy(self.policy).requires_grad_(False).eval()]  # in a list: no weights of ours
 
-    one_rank = "method=ppo: its advantages are whitened over the whole batch"
-
     @classmethod
     def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
         """It is active from the start."""
@@ -194,18 +195,26 @@ class PPO(OnPolicy):
         losses: dict[str, float] = defaultdict(float)
         with self.quiet():
             before = self.before(batch, rollout)
-            turns = list(self.turns(len(batch)))
-            for number, rows in enumerate(turns, 1):
+            turns = self.own_turns(batch)
+            for number, own in enumerate(turns, 1):
+                self.spare, rows = not own, own or [0]
                 found = self.turn(batch[rows], rollout[rows], before[rows], 1 / len(turns))
                 for name, value in found.items():
                     losses[name] += value / len(turns)
                 if number < len(turns):
-                    self.checked_norm(batch, found)
-                    optimizer: Any = self.optimizers()
-                    optimizer.optimizer.step()  # not Lightning's, which would count it as a step of the run
-                    optimizer.optimizer.zero_grad()
+                    self.inner_step(batch, found)
+        self.spare = batch.spare
+        self.numbers["clipped"] = ranks.mean(self.numbers["clipped"])
         self.follow(rollout)
         return dict(losses)
+
+    def inner_step(self, batch: Batch, losses: dict[str, float]) -> None:
+        """An optimizer step that is none of the run's."""
+        self.average(batch, losses)
+        optimizer: Any = self.optimizers()
+        optimizer.optimizer.step()  # not Lightning's, which would count it as a step of the run
+        optimizer.optimizer.zero_grad()
+        sharding.gather_(self)
 
     @torch.no_grad()
     def before(self, batch: Batch, rollout: Rollout) -> Before:
@@ -218,18 +227,33 @@ class PPO(OnPolicy):
                 found[rows] = branch_logprobs(model, *asked)
         lengths = rollout.branches.lengths
         mask = (torch.arange(shape[-1], device=self.device) < lengths[..., None]) & rollout.good[..., None]
+        mask = mask & (not self.spare)
         rewards = token_rewards(rollout.rewards, logprobs, reference, lengths, self.kl)
         advantages, returns = gae(rewards, values, mask, self.gamma, self.gae_lam)
-        answers = rollout.good.sum().clamp(min=1)
-        self.numbers["kl"] = float(((logprobs - reference) * mask).sum() / answers)
+        columns = [x[mask] for x in (advantages, returns, values, logprobs - reference)]
+        (over, *tokens), own = ranks.joined(*columns)
+        self.tell(sum(ranks.gathered(int(mask.any(-1).sum()))), *tokens)
+        local = self.parts.sft.normalise == "local"
+        return Before(logprobs, values, whitened(advantages, mask, over[own] if local else over), returns, mask)
+
+    def tell(
+        self, answers: int, returns: Float[Tensor, "N"], values: Float[Tensor, "N"], nats: Float[Tensor, "N"]
+    ) -> None:
+        """Numbers of this step, from the N tokens of the answers of all ranks."""
+        self.numbers["kl"] = float(nats.sum() / max(answers, 1))
         self.numbers["kl_price"] = self.kl
-        if mask.any() and float(spread := returns[mask].var(correction=0)) > 0:
-            missed = (returns[mask] - values[mask]).var(correction=0)
-            self.numbers["value/explained"] = float(1 - missed / spread)
-        return Before(logprobs, values, whitened(advantages, mask), returns, mask)
+        if len(returns) and float(spread := returns.var(correction=0)) > 0:
+            self.numbers["value/explained"] = float(1 - (returns - values).var(correction=0) / spread)
+
+    def own_turns(self, batch: Batch) -> list[list[int]]:
+        """Of the prompts of each inner step those that are this rank's; there may be none."""
+        counts = ranks.gathered(0 if self.spare else len(batch))
+        first = sum(counts[: ranks.number()])
+        own = range(first, first + counts[ranks.number()])
+        return [[row - first for row in rows if row in own] for rows in self.turns(sum(counts))]
 
     def turns(self, prompts: int) -> Iterator[list[int]]:
-        """The prompts of each inner step, in an order of this seed and step."""
+        """The prompts of each inner step, of all ranks, in an order of this seed and step."""
         generator = torch.Generator().manual_seed(self.parts.seed * 1_000_003 + self.counts["steps"])
         for _ in range(self.inner_epochs):
             order = torch.randperm(prompts, generator=generator)
@@ -239,8 +263,8 @@ class PPO(OnPolicy):
     def turn(self, batch: Batch, rollout: Rollout, before: Before, share: float) -> dict[str, float]:
         """Add the gradients of one inner step; the value of each loss term."""
         losses: dict[str, float] = defaultdict(float)
-        tokens = before.mask.sum().clamp(min=1)
-        sft = self.sft_shares(batch) * self.sft_weight if self.sft_weight else tokens.new_zeros(len(batch))
+        each = (not self.spare) / max(self.per_rank(float(before.mask.sum())), 1 / ranks.size())
+        sft = self.sft_shares(batch) * self.sft_weight if self.sft_weight else before.values.new_zeros(len(batch))
         for rows in self.micro_batches(batch):
             prompts, branches, was = batch.prompts[rows], rollout.branches[rows], before[rows]
             values = branch_logprobs(self.value, prompts, branches, self.parts.micro_k)
@@ -252,19 +276,20 @@ class PPO(OnPolicy):
                 terms["sft"] = -(sft[rows] * logprobs[:, -1].sum(-1)).sum()
                 logprobs = logprobs[:, :-1, : was.mask.shape[-1]]
             moved = policy_loss(logprobs, was.logprobs, was.advantages, self.clip)
-            terms["policy"] = (moved * was.mask).sum() / tokens
+            terms["policy"] = (moved * was.mask).sum() * each
             missed = value_loss(values, was.values, was.returns, self.value_clip)
-            terms["value"] = self.value_weight * (missed * was.mask).sum() / tokens
+            terms["value"] = self.value_weight * (missed * was.mask).sum() * each
             self.descend(terms, losses)
             ratio = (logprobs.detach() - was.logprobs).exp()[was.mask]
-            self.numbers["clipped"] += float(((ratio - 1).abs() > self.clip).sum() / tokens) * share
+            self.numbers["clipped"] += float(((ratio - 1).abs() > self.clip).sum()) * each * share
         return dict(losses)
 
     def follow(self, rollout: Rollout) -> None:
         """Let the price of the KL follow its target."""
         if self.kl_target is not None:
             error = min(max(self.numbers["kl"] / self.kl_target - 1, -0.2), 0.2)
-            self.kl *= 1 + error * min(1.0, rollout.rewards.numel() / self.kl_horizon)
+            answers = sum(ranks.gathered(0 if self.spare else rollout.rewards.numel()))
+            self.kl *= 1 + error * min(1.0, answers / self.kl_horizon)
 
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
         """Forward tokens are those of the policy's answers; of three models before, and of policy and value model in
