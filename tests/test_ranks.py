@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ STILL = ("optimizer.lr=1e-12", "optimizer.lr_min=0.0", "method.active_epochs=all
 RAGGED = ("data.train=49", "data.test=17", "evaluation.batch_size=4")  # 16, 16, 16, 1: a rank has none of the last
 PAIRS = ("data=preferences", "data.train=49", "data.test=17", "data.max_prompt=96", "data.max_response=24")
 DDP = ("trainer.devices=2", "trainer.strategy=ddp")
+SPENT = ("seconds", "tokens_per_second")  # columns of metrics.csv
 FSDP = ("trainer.devices=2", "trainer.strategy=fsdp")
 WAYS = [
     ("method=eso", *STILL),
@@ -155,11 +157,50 @@ def two_do_what_one_does(
     assert counts["final_reward"] == pytest.approx(theirs["final_reward"])
 
 
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """The numbers of each row of metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
 def gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """The largest difference of two gradients over the largest part of them."""
+    """The largest difference of two gradients over the largest part of either."""
     assert a.keys() == b.keys()
-    largest = max(float(x.abs().max()) for x in a.values())
+    largest = max(float(x.abs().max()) for x in (*a.values(), *b.values())) or 1.0  # where nothing is learned
     return max(float((a[name] - b[name]).abs().max()) for name in a) / largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
+def test_inner_steps_of_ppo_move_two_ranks_as_they_move_one(tmp_path: Path, strategy: tuple[str, ...]) -> None:
+    """Weights move at each; of minibatches of one or two prompts a rank may have none."""
+    moving = (
+        "data.train=10",
+        "trainer.batch_size=5",
+        "trainer.epochs=1",
+        "method=ppo",
+        "optimizer.lr=1e-3",
+        "method.kl_target=0.1",
+    )
+    found, rows = [], []
+    for name, more in (("one", ()), ("two", strategy)):
+        (tmp_path / name).mkdir()
+        config = tiny(tmp_path / name, *moving, "method.minibatches=3", "method.inner_epochs=2", *more)
+        work = partial(watched, config, tmp_path / name)
+        assert together(work, 2) == [0, 0] if more else work() is None
+        found.append(torch.load(tmp_path / name / "0.pt")["gradients"])
+        rows.append(metrics(esolab.run.locate(config).folder)[:2])
+    one, two = found
+    assert len(one) == len(two) == 12
+    assert max(gap(a, b) for a, b in zip(one, two, strict=True)) < 1e-3
+    for ours, theirs in zip(*rows, strict=True):
+        assert {k: v for k, v in theirs.items() if not k.startswith(SPENT)} == pytest.approx(
+            {k: v for k, v in ours.items() if not k.startswith(SPENT)}, rel=1e-3, abs=1e-6
+        )
+    first, second = rows[0]
+    assert first["clipped"] > 0
+    assert second["kl"] > 0.01
+    assert second["kl_price"] != first["kl_price"]
 
 
 @pytest.mark.slow
@@ -174,7 +215,9 @@ def test_two_ranks_in_bf16_end(tmp_path: Path, strategy: tuple[str, ...], more: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("model.lora.r=4",)], ids=["", "lora"])
+@pytest.mark.parametrize(
+    "more", [(), ("model.lora.r=4",), ("method=ppo", "method.kl_target=1.0")], ids=["", "lora", "ppo"]
+)
 @pytest.mark.parametrize("strategy", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_same_end(
     tmp_path: Path, strategy: tuple[str, ...], more: tuple[str, ...]
