@@ -18,8 +18,12 @@ from torch import nn
 
 def engine(trainer: Any) -> Any:
     """DeepSpeed's engine, where it is what trains; else None."""
-    strategy = getattr(trainer, "strategy", None)
-    return strategy.deepspeed_engine if isinstance(strategy, DeepSpeedStrategy) else None
+    return trainer.strategy.deepspeed_engine if trains(trainer) else None
+
+
+def trains(trainer: Any) -> bool:
+    """Whether DeepSpeed does, from before its engine is there."""
+    return isinstance(getattr(trainer, "strategy", None), DeepSpeedStrategy)
 
 
 def keep_apart(engine: Any) -> None:

@@ -137,9 +137,22 @@ def test_deepspeed_takes_the_configuration() -> None:
 @pytest.mark.slow
 @installed
 @pytest.mark.usefixtures("anywhere")
-@pytest.mark.parametrize("overrides", WAYS, ids=short)
+@pytest.mark.parametrize("overrides", [way for way in WAYS if "method=ppo" not in way], ids=short)
 def test_two_ranks_do_what_one_does(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     two_do_what_one_does(tmp_path, overrides, ZERO, on_cpu)
+
+
+@pytest.mark.slow
+@installed
+@pytest.mark.usefixtures("anywhere")
+def test_ppo_is_refused(tmp_path: Path) -> None:
+    config = tiny(tmp_path, *ZERO, "method=ppo")
+
+    def refused() -> None:
+        with pytest.raises(BadInput, match="ppo makes several optimizer steps of one"):
+            run(config)
+
+    assert together(on_cpu(refused)) == [0, 0]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from esolab import ranks, sharding
+from esolab import ranks, sharding, zero
 from esolab.batch import Batch, Rollout, join
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
@@ -160,6 +160,19 @@ class PPO(OnPolicy):
         self.gamma, self.gae_lam, self.sft_weight = gamma, gae_lam, sft_weight
         self.value = ValueModel(self.policy)
         self._reference = [copy.deepcopy(self.policy).requires_grad_(False).eval()]  # in a list: no weights of ours
+
+    def configure_model(self) -> None:
+        """Share the policy and the value model out between ranks, where that is the trainer's strategy.
+
+        Raises:
+            BadInput: DeepSpeed trains.
+        """
+        if zero.trains(self.trainer):
+            raise BadInput(
+                "trainer.strategy=deepspeed: ppo makes several optimizer steps of one, which its engine does not know; "
+                "take trainer=fsdp or trainer=ddp"
+            )
+        super().configure_model()
 
     @classmethod
     def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
