@@ -162,6 +162,8 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
         f"{sum(len(t.rows) for t in tests.values()):,} test prompts, "
         f"{sum(t.shortened for t in tests.values()):,} shortened"
     )
+    if trainer.strategy == "fsdp" and trainer.size == 1:
+        log.info("trainer.strategy=fsdp: there is one device, and nothing to share out")
     method: Method = make(_parts(config, policy, tokenizer, trainer, len(train)))
     return Assembly(
         config,

@@ -81,15 +81,16 @@ def whole(file: Path) -> bool:
         return False
 
 
-def opened(file: Path) -> tuple[int, dict[str, Any]]:
-    """The optimizer step after which a checkpoint was written, and the configuration of its run.
+def opened(file: Path) -> tuple[int, dict[str, Any], set[str]]:
+    """The optimizer step after which a checkpoint was written, the configuration of its run, and the names of its
+    weights.
 
     Raises:
         BadInput: it holds more than weights, numbers and words, such as code, or is none of ours.
     """
     try:
         found = torch.load(file, mmap=True, weights_only=True)
-        return int(found["account"]["counts"]["steps"]), dict(found["config"])
+        return int(found["account"]["counts"]["steps"]), dict(found["config"]), set(found["state_dict"])
     except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError) as error:
         code = isinstance(error, pickle.UnpicklingError)  # torch's message explains how to run it
         reason = "more than weights, numbers and words" if code else str(error).splitlines()[0]
@@ -102,6 +103,14 @@ def refuse_other(file: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any])
         raise BadInput(
             f"{file}: of a run with other settings ({', '.join(keys)}); put it back where it belongs, or rerun=true "
             "begins anew"
+        )
+
+
+def refuse_partial(file: Path, saved: set[str], method: Method) -> None:
+    """Raises BadInput where weights that are trained are not among those of a checkpoint."""
+    if lacking := sorted(method.state_dict().keys() - set(method.frozen()) - saved):
+        raise BadInput(
+            f"{file}: lacks {len(lacking)} weights that are trained, as {lacking[0]}; rerun=true begins anew"
         )
 
 

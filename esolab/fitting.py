@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from esolab import ranks, results
 from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress
-from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other
+from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other, refuse_partial
 from esolab.loggers import MetricsFile, closing
 from esolab.mirror import Mirror
 from esolab.terminal import log
@@ -54,9 +54,10 @@ def fit(
     loggers = [metrics, *([logger()] if logger else [])] if ranks.lead() else []
     saved = ranks.gathered(_where_it_stands(folder, start, metrics) if ranks.lead() else None)[0]
     if saved is not None:
-        data.steps, theirs = opened(saved)
+        data.steps, theirs, weights = opened(saved)
         if saved.parent.parent == folder:
             refuse_other(saved, theirs, run.config)
+        refuse_partial(saved, weights, run.method)
         log.info(f"going on from {saved} after step {data.steps}")
     samples = KeepSamples(folder / "samples.jsonl", trainer.samples_every)
     if ranks.lead():

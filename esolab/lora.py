@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -28,7 +28,7 @@ class Lora:
 
     r: NonNegativeInt = 0
     alpha: PositiveInt | PositiveFloat = 16
-    targets: list[str] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
 
     def adapt(self, network: PreTrainedModel, dropout: float) -> None:
         """Freeze a network and put adapters beside its layers, which change nothing as yet. They are held in fp32 where
@@ -40,6 +40,8 @@ class Lora:
         from peft import LoraConfig, inject_adapter_in_model
 
         layers = self._chosen(linear(network))
+        if not layers:
+            raise BadInput("model.lora.r: the model's blocks have no linear layers; give model.lora.r=0")
         turned = any(isinstance(layer, Conv1D) for layer in layers.values())  # GPT-2 keeps matrices the other way round
         config = LoraConfig(
             r=self.r,

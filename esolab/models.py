@@ -293,6 +293,9 @@ def _check_tree(policy: Policy) -> None:
                     allowed = exact * (1 + float(logits.abs().max()))
                     if max((tree[b, k, :t] - plain).abs().max(), (grown[2 * b + k] - after).abs().max()) > allowed:
                         raise ValueError("its log-probs differ from a plain forward's")
+            policy.train()
+            if not policy.dropout and not torch.equal(*(policy.network(input_ids=ids[:, 0]).logits for _ in range(2))):
+                raise ValueError("it has dropout by a name that esolab does not know")
     except Exception as error:  # a family may fail in any way when its attention is not the usual one
         raise BadInput(
             f"model: the family {family!r} cannot be scored with a shared prompt ({why_unread(error)}); "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from esolab.mirror import STEP
 from esolab.report.contrasts import headline
 from esolab.report.figures import SWEPT
 from esolab.report.findings import Findings
@@ -15,7 +16,6 @@ from esolab.report.folders import Run, whole
 from esolab.report.variants import configuration
 from esolab.results import flat
 
-STEP = "trainer/global_step"  # Lightning's; W&B's own Step tells rows of a step apart, see esolab.mirror
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # over the seeds of a series
 Sections = dict[str, list[Any]]  # panels of wandb_workspaces.reports.v2 by the title of their section
 

@@ -26,6 +26,8 @@ DROPOUTS = (  # what the families call their dropouts; some apply them without a
     "attn_pdrop",
     "dropout",
     "hidden_dropout",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
     "attention_dropout",
     "activation_dropout",
 )

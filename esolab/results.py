@@ -36,7 +36,7 @@ ELSEWHERE = (
     "sweep",
     "trunks",
 )  # not what a run is, but where it is kept, and why
-HOW = ("save_every", "gradient_checkpointing")  # settings of the trainer that change no result
+HOW = ("save_every", "gradient_checkpointing")  # settings of the trainer that change no weight and no answer
 
 
 def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:

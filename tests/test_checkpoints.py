@@ -38,7 +38,12 @@ def eso(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(tmp_path: Path) -> Path:
     """The folder of a run with two checkpoints, of the steps 1 and 2."""
     for step in (1, 2):
-        value = {"account": {"counts": {"steps": step}}, "config": {}, "weights": torch.arange(1000.0)}
+        value = {
+            "account": {"counts": {"steps": step}},
+            "config": {},
+            "state_dict": {},
+            "weights": torch.arange(1000.0),
+        }
         Files().save_checkpoint(value, tmp_path / LAST)
     return tmp_path
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_object
 from transformers import GPT2Config
 
 from esolab.config import CONF, build, resolve
+from esolab.errors import BadInput
 
 ROOT = Path(__file__).parents[1]
 YAMLS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.parent.name != "judge"]  # of test_judge.py
@@ -88,6 +90,10 @@ def test_it_composes_and_every_target_takes_its_arguments(
     group: str, choice: str, composed: Callable[[str, str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")  # no account
+    if choice == "deepspeed" and not torch.cuda.is_available():
+        with pytest.raises(BadInput, match="its run needs CUDA GPUs"):
+            resolve(["trainer=deepspeed"])
+        return
     config = composed(group, choice)
     assert config["choices"][group] == choice
     found = dict(nodes(config))
@@ -102,7 +108,7 @@ def test_it_composes_and_every_target_takes_its_arguments(
 def test_a_yaml_says_every_argument_and_nothing_is_taken_from_elsewhere(group: str, choice: str) -> None:
     text = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
     node = text[group] if group == "model" else text
-    if "defaults" in node:  # only what is other than there
+    while "defaults" in node:  # only what is other than there
         node = yaml.safe_load((CONF / group / f"{node.pop('defaults')[0]}.yaml").read_text()) | node
     parameters = set(inspect.signature(get_object(node["_target_"])).parameters)
     arguments = {key for key in node if not key.startswith("_")}

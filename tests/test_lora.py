@@ -15,7 +15,7 @@ import esolab.models
 from esolab import trunks
 from esolab.assembly import assemble
 from esolab.batch import Tokens
-from esolab.checkpoints import LAST
+from esolab.checkpoints import LAST, refuse_partial
 from esolab.errors import BadInput
 from esolab.evaluate import main as evaluate
 from esolab.logprobs import branch_logprobs
@@ -205,7 +205,7 @@ def test_a_checkpoint_holds_what_is_trained(eso: Path, tmp_path: Path) -> None:
     config = tiny(eso.parents[1], "model.lora.r=2", "model.dropout=0.1")
     name = saved["state_dict"].popitem()[0]
     with pytest.raises(BadInput, match=f"lacks 1 weights that are trained, as {name}; rerun=true begins anew"):
-        assemble(config, locate(config)).method.on_load_checkpoint(saved)
+        refuse_partial(eso / LAST, set(saved["state_dict"]), assemble(config, locate(config)).method)
 
 
 def test_a_reward_model_is_whole(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ a GPU.
 """
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_ranks import RAGGED, WAYS, short, together, two_do_what_one_does
+from test_ranks import RAGGED, WAYS, short, together, two_do_what_one_does, two_learn_what_one_learns
 from test_run import tiny
 
 import esolab.run
@@ -159,31 +158,7 @@ def test_ppo_is_refused(tmp_path: Path) -> None:
 @installed
 @pytest.mark.usefixtures("anywhere")
 def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
-    """AdamW, its schedule, weight decay and clipping, of which every step has need."""
-    learned = ("method=sft", "optimizer.clip=0.5", "optimizer.lr=1e-3", "optimizer.warmup_steps=2")
-    alone, shared = (tiny(tmp_path / name, *RAGGED, *learned, *more) for name, more in (("one", ()), ("two", ZERO)))
-    run(alone)
-    assert together(on_cpu(lambda: run(shared))) == [0, 0]
-    one, two = (esolab.run.locate(config).folder for config in (alone, shared))
-    weights, others = (load_file(folder / "policy/model.safetensors") for folder in (one, two))
-    gaps = {name: float((weights[name] - others[name]).abs().max()) for name in weights}
-    keys = gaps.pop(
-        "transformer.h.0.attn.c_attn.bias"
-    )  # the gradient of keys' is rounding alone, which AdamW makes large
-    print(f"largest difference of weights: {max(gaps.values()):.1e}, of the bias of keys {keys:.1e}")
-    assert max(gaps.values()) < 5e-6
-    assert keys < 5e-5
-    for ours, theirs in zip(metrics(one), metrics(two), strict=True):
-        assert ours["lr"] == pytest.approx(theirs["lr"])
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
-        assert ours["grad_norm"] > 0.5
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    """What the steps of a run have said."""
-    rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
-    return [{name: float(row[name]) for name in ("lr", "loss", "grad_norm")} for row in rows if row["grad_norm"]]
+    two_learn_what_one_learns(tmp_path, ZERO, on_cpu)
 
 
 @pytest.mark.slow

@@ -469,12 +469,7 @@ class Method(pl.LightningModule):
         self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}, in {self.trainer.default_root_dir}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting.
-
-        Raises:
-            BadInput: other ranks have written it, and noise of their own matters; or it lacks weights that are trained.
-        """
-        self.refuse_partial(checkpoint.get("state_dict"))
+        """Go on counting. Raises BadInput where another number of ranks has written it, whose noise matters."""
         account = checkpoint["account"]
         by_rank = checkpoint["counts_by_rank"]
         total = account["counts"] if ranks.lead() else {"steps": account["counts"]["steps"]}
@@ -490,15 +485,6 @@ class Method(pl.LightningModule):
                 "and each has noise of its own for dropout; give as many as before"
             )
         self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}"
-
-    def refuse_partial(self, saved: Mapping[str, Tensor] | None) -> None:
-        """Raises BadInput where weights that are trained are not among the saved ones. None: FSDP2 has taken them."""
-        trained = self.state_dict().keys() - set(self.frozen())
-        if saved is not None and (lacking := sorted(trained - saved.keys())):
-            raise BadInput(
-                f"checkpoints/last.ckpt: lacks {len(lacking)} weights that are trained, as {lacking[0]}; "
-                "rerun=true begins anew"
-            )
 
     def on_train_start(self) -> None:
         """Go on with the dropout noise of the checkpoint."""

@@ -14,10 +14,12 @@ from esolab import inputs
 from esolab.allowed import allowing, flags
 from esolab.assembly import Assembly, assemble, locate
 from esolab.config import resolve
-from esolab.errors import BadInput
+from esolab.errors import BadInput, out_of_memory
+from esolab.methods.nes import NES
+from esolab.methods.ppo import PPO
 from esolab.preflight import example, files, loading, plan, show
 from esolab.preflight.dry import shared_out
-from esolab.preflight.estimate import expected
+from esolab.preflight.estimate import expected, learned
 from esolab.preflight.gauge import room
 from esolab.preflight.memory import gigabytes
 from esolab.preflight.rehearsal import Measured, rehearse
@@ -53,6 +55,12 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        print(BadInput(f"out of memory ({said}); {NO_MEASURE} says what it would take").shown(), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; nothing has been written", file=sys.stderr)
         return 130
@@ -76,46 +84,65 @@ def preflight(config: dict[str, Any], measure: bool) -> None:
     done = files.done(config, place, run)
     kinds, answering = plan.kinds(run, done), plan.answering(run, done)
     say(*example.lines(run, drawn=measure))
-    estimated = _estimate(run, kinds, answering, model.before[0], needed=not measure)
-    able, size = room(run.trainer), run.trainer.size
-    fits = size > 1 or not estimated or able is None or max(estimated.values()) <= able
-    measured = rehearse(run, kinds, answering) if measure and fits else Measured()
-    peaks = measured.peaks if size == 1 or not estimated else {}  # what ranks hold of each other is not in them
-    if plan.watches(run) and size == 1:
-        for column in filter(None, (peaks, estimated)):
-            column["watch"] = column["backward"] + gradients(run)
-    dry = {} if measure or size == 1 or run.trainer.strategy != "fsdp" else _dry_run(run, kinds)
-    where = str(run.trainer.device) if size == 1 else f"one of {size} ranks, {run.trainer.device.type}"
-    console.print(show.memory({"measured": peaks, "dry run": dry, "estimated": estimated}, where))
-    say(verdict(peaks or estimated, able))
+    measured = _rehearsed(run, kinds, answering, model.before[0]) if measure else Measured()
+    _say_memory(run, kinds, answering, model.before[0], measured)
     console.print(show.forecast(work(run, kinds, answering, measured)))
     say(*files.written(run, place, sum(kind.steps for kind in kinds)))
 
 
-def _estimate(
-    run: Assembly, kinds: Sequence[plan.Kind], answering: plan.Answering, base: int, needed: bool
-) -> dict[str, int]:
-    """See `expected`; nothing where that is not counted, unless it is all that is asked."""
+def _rehearsed(run: Assembly, kinds: Sequence[plan.Kind], answering: plan.Answering, base: int) -> Measured:
+    """See `rehearse`; nothing where one device could not hold it. Of several ranks one alone makes the steps."""
+    alone = replace(run, trainer=replace(run.trainer, devices=1, nodes=1, strategy="auto"))
+    estimated, able = _estimate(alone, kinds, answering, base), room(alone.trainer)
+    if not estimated or able is None or max(estimated.values()) <= able:
+        return rehearse(alone, kinds, answering)
+    if run.trainer.size > 1:
+        say(f"no step is made: a rank alone would hold {gigabytes(max(estimated.values()))} here")
+    return Measured()
+
+
+def _say_memory(
+    run: Assembly, kinds: Sequence[plan.Kind], answering: plan.Answering, base: int, measured: Measured
+) -> None:
+    """Print what each phase holds, and whether it fits. What ranks hold together is not measured: it is dry-run where
+    they share the policy out and nothing was measured, and estimated."""
+    trainer, shared = run.trainer, run.trainer.size > 1
+    columns = {
+        "measured": {} if shared else measured.peaks,
+        "dry run": _dry_run(run, kinds) if trainer.strategy == "fsdp" and shared and not measured.peaks else {},
+        "estimated": _estimate(run, kinds, answering, base),
+    }
+    known = [column for column in columns.values() if column]
+    if not known:
+        say("memory: not counted for this model; leave --no-measure out and give trainer.devices=1, which is measured")
+        return
+    if plan.watches(run) and not shared:
+        for column in known:
+            column["watch"] = column["backward"] + learned(run.method.policy)
+    where = f"one of {trainer.size} ranks, {trainer.device.type}" if shared else str(trainer.device)
+    console.print(show.memory(columns, where))
+    beside = {phase: size + base for phase, size in columns["dry run"].items()}
+    say(verdict(columns["measured"] or columns["estimated"] or beside, room(trainer)))
+
+
+def _estimate(run: Assembly, kinds: Sequence[plan.Kind], answering: plan.Answering, base: int) -> dict[str, int]:
+    """See `expected`; nothing where that is not counted."""
     try:
         return expected(run, kinds, answering, base)
     except BadInput:
-        if needed:
-            raise
         return {}
 
 
 def _dry_run(run: Assembly, kinds: Sequence[plan.Kind]) -> dict[str, int]:
-    """See `shared_out`; nothing where the policy cannot do without numbers, which is said."""
+    """See `shared_out`; nothing where the policy cannot do without numbers, or is not all there is, which is said."""
+    if isinstance(run.method, PPO | NES):
+        say(f"dry run: none of {run.label}, which holds more than its policy")
+        return {}
     try:
         return shared_out(run, kinds)
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         say(f"dry run: not to be had of this model ({' '.join(str(error).split())[:160] or type(error).__name__})")
         return {}
-
-
-def gradients(run: Assembly) -> int:
-    """Bytes of the policy's gradients: what its steps that are watched hold beside a backward."""
-    return sum(w.nbytes for w in run.method.policy.parameters() if w.requires_grad)
 
 
 def verdict(peaks: Mapping[str, int], able: int | None) -> str:

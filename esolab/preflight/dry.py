@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
-from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
@@ -105,6 +104,8 @@ def shared_out(run: Assembly, kinds: Sequence[Kind]) -> dict[str, int]:
 @contextmanager
 def fake_ranks(n: int) -> Iterator[DeviceMesh]:
     """Inside, this process is the first of n, and the others say nothing."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # torch's own, for tests; it may move
+
     dist.init_process_group("fake", rank=0, world_size=n, store=FakeStore())
     try:
         yield init_device_mesh("cpu", (n,))
@@ -114,8 +115,9 @@ def fake_ranks(n: int) -> Iterator[DeviceMesh]:
 
 def _step(policy: Policy, step: Step, optimizer: torch.optim.Optimizer, clip: float, live: Live) -> None:
     """A step as a method makes it, of answers at their limit."""
-    sharding.gather_(policy)
     live.enter("sample" if step.drawn else "score")
+    sharding.gather_(policy)
+    live.weigh()
     read = _answer(policy, step) if step.drawn else None
     for _ in range(2 if len(step.prompts) > step.rows else 1):
         live.enter("score")

@@ -10,6 +10,7 @@ from torch import nn
 
 from esolab.assembly import Assembly
 from esolab.batch import Rollout, Tokens
+from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.methods.nes import NES
 from esolab.methods.pairs import Pairs
@@ -23,9 +24,11 @@ def expected(run: Assembly, kinds: Sequence[Kind], answering: Answering, base: i
     """Bytes that each phase of the run holds at most; `base` are those of the process before the policy was loaded.
 
     Raises:
-        BadInput: the family of the model is not counted.
+        BadInput: the family of the model is not counted, or DeepSpeed's share of it.
     """
     trainer, method = run.trainer, run.method
+    if trainer.strategy == "deepspeed":
+        raise BadInput("trainer.strategy=deepspeed: what it holds is not counted; trainer=fsdp is")
     shape = shape_of(method.policy.network, trainer.precision)
     shape = replace(shape, recomputed=trainer.gradient_checkpointing)
     fixed = _fixed(run, base)
@@ -79,14 +82,19 @@ def reads_once(method: Method, prompts: int) -> bool:
 def _fixed(run: Assembly, base: int) -> Fixed:
     method = run.method
     models = method.models()
-    learn = sum(_bytes(child, True) for child in method.children())
-    frozen = sum(_bytes(child, False) for child in method.children()) - learn
-    rest = sum(_bytes(model, False) for name, model in models.items() if name not in ("policy", "value"))
+    learn = learned(method)
+    frozen = _bytes(method) - learn
+    rest = sum(_bytes(model) for name, model in models.items() if name not in ("policy", "value"))
     buckets = learn if run.trainer.strategy == "ddp" and run.trainer.size > 1 else 0
     master = learn if isinstance(method, NES) else 0
     shares = run.trainer.size if run.trainer.strategy == "fsdp" else 1
     return Fixed(learn, base, rest, buckets + master, frozen, shares)
 
 
-def _bytes(model: nn.Module, learned: bool) -> int:
-    return sum(w.nbytes for w in model.parameters() if w.requires_grad or not learned)
+def learned(model: nn.Module) -> int:
+    """Bytes of the weights that are trained, and of their gradients."""
+    return sum(w.nbytes for w in model.parameters() if w.requires_grad)
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(w.nbytes for w in model.parameters())

@@ -30,7 +30,8 @@ class Shape:
     than `width` where heads share them).
 
     Bytes of a number: `item` of activations, `stream` of what norms are given, `weight` of weights. `turned` bytes of
-    weights are copied to sample (GPT-2 keeps its matrices the other way round), `cast` by autocast.
+    weights are copied to sample (GPT-2 keeps its matrices the other way round), `cast` by autocast, which keeps copies
+    of weights that are trained; those that are frozen, `recast` bytes, it copies for each forward anew.
     """
 
     family: str
@@ -46,6 +47,7 @@ class Shape:
     weight: int = 4
     turned: int = 0
     cast: int = 0
+    recast: int = 0
     ranks: int = 0  # of all adapters of a layer together
     recomputed: bool = False  # layers keep their inputs alone, see esolab.recompute
 
@@ -189,12 +191,18 @@ def answering(
 
 
 def scored(shape: Shape, step: Step) -> int:
-    """What the forward of the largest micro-batch has left when its backward begins, logits included."""
+    """What the forward of the largest micro-batch has left when its backward begins, with logits and with copies of
+    frozen weights."""
     if step.scalar:
-        return reading(shape, 2 * step.rows * (step.longest + max(step.replies)))
+        return reading(shape, 2 * step.rows * (step.longest + max(step.replies))) + _copies(shape, 1)
     lengths, length = _scored_branches(step)
     places = reading(shape, step.rows * step.longest) + branching(shape, step.rows, step.longest, length)
-    return step.towers * places + meeting(shape, step.rows * sum(lengths))
+    return step.towers * places + meeting(shape, step.rows * sum(lengths)) + _copies(shape, 2)
+
+
+def _copies(shape: Shape, forwards: int) -> int:
+    """Of frozen weights, by autocast: all until the backward of each forward, or a layer's where it is made again."""
+    return shape.recast // shape.layers if shape.recomputed else shape.recast * forwards
 
 
 def waiting(shape: Shape, step: Step) -> int:
@@ -202,7 +210,7 @@ def waiting(shape: Shape, step: Step) -> int:
     and values. Those of the weights wait, too: torch adds them up before it adds them to what is there."""
     _, length = _scored_branches(step)
     gradients = cached(shape, step.rows * (step.longest + length))
-    return step.towers * (reading(shape, step.rows * step.longest) + gradients)
+    return step.towers * (reading(shape, step.rows * step.longest) + gradients) + _copies(shape, 1)
 
 
 def _scored_branches(step: Step) -> tuple[list[int], int]:
@@ -220,14 +228,14 @@ def phases(shape: Shape, step: Step, fixed: Fixed, gpu: bool = False) -> dict[st
     found = {}
     if step.drawn:
         drawn = answering(shape, len(step.prompts), step.longest, step.drawn, step.limit, step.read_once, gpu)
-        found["sample"] = held + drawn
-    left = scored(shape, step)
-    found["score"] = held + before + left
-    turning = held + fixed.trained + (0 if step.scalar else before + waiting(shape, step)) + again(shape, step)
+        found["sample"] = held + drawn + (_copies(shape, 1) if step.read_once else 0)
+    left, one = scored(shape, step), again(shape, step)
+    logits = 0 if step.scalar else meeting(shape, step.rows * sum(_scored_branches(step)[0]))
+    found["score"] = held + before + max(left, left - logits + one)  # the last layer in hand, or logits
+    turning = held + fixed.trained + (0 if step.scalar else before + waiting(shape, step)) + one
     found["backward"] = max(found["score"], held + fixed.trained + 2 * head, turning)
     if shape.recomputed:  # the last layer, while the inputs of all are there
-        logits = 0 if step.scalar else meeting(shape, step.rows * sum(_scored_branches(step)[0]))
-        found["backward"] = max(found["backward"], held + max(before, head) + left - logits + again(shape, step))
+        found["backward"] = max(found["backward"], held + max(before, head) + left - logits + one)
     if fixed.shares > 1:  # a part of weights, gradients and moments; the norm or AdamW works on another
         part = -(-fixed.trained // fixed.shares)
         found["average"] = held + fixed.trained + part
@@ -266,7 +274,9 @@ def shape_of(network: Any, precision: str) -> Shape:
     weights = [p.numel() for p in network.parameters()]
     trained = [p.numel() for p in network.parameters() if p.requires_grad]
     ranks = sum(p.shape[0] for name, p in network.named_parameters() if ".lora_A." in name)
-    matrices = [m.weight.numel() for m in network.modules() if type(m) in (nn.Linear, Conv1D)]
+    layers = [m.weight for m in network.modules() if type(m) in (nn.Linear, Conv1D)]
+    matrices = [weight.numel() for weight in layers]
+    frozen = sum(weight.numel() for weight in layers if not weight.requires_grad)
     turned = sum(m.weight.numel() for m in network.modules() if type(m) is Conv1D)
     mixed, weight = precision.endswith("-mixed"), network.dtype.itemsize
     inner = [getattr(config, name, None) for name in ("n_inner", "intermediate_size", "ffn_dim")]
@@ -284,7 +294,8 @@ def shape_of(network: Any, precision: str) -> Shape:
         stream=weight,
         weight=weight,
         turned=2 * sum(matrices) if mixed else weight * turned,
-        cast=2 * sum(matrices) if mixed else 0,
+        cast=2 * (sum(matrices) - frozen) if mixed else 0,
+        recast=2 * frozen if mixed else 0,
         ranks=ranks // config.num_hidden_layers,
     )
 
