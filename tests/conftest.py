@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import ARCHITECTURES
 from faults import fault, pytest_sessionfinish, pytest_testnodedown  # noqa: F401  # fixtures and hooks of this suite
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
@@ -30,34 +31,6 @@ from esolab.sampling import Sampling
 torch.set_num_threads(1)
 
 VOCABULARY = 23
-ARCHITECTURES = {
-    "gpt2": {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 32},
-    "opt": {  # as OPT-350m: projected embeddings, norms after the blocks
-        "num_hidden_layers": 2,
-        "hidden_size": 16,
-        "ffn_dim": 24,
-        "num_attention_heads": 2,
-        "word_embed_proj_dim": 12,
-        "do_layer_norm_before": False,
-        "max_position_embeddings": 32,
-    },
-    "gpt_neox": {
-        "num_hidden_layers": 2,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_attention_heads": 2,
-        "rotary_pct": 0.5,
-        "max_position_embeddings": 32,
-    },
-    "llama": {  # grouped heads
-        "num_hidden_layers": 2,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 32,
-    },
-}
 DROPOUTS = {
     "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     "opt": ("dropout", "attention_dropout"),
@@ -274,6 +247,7 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """W&B without a network or an account, and nothing of it left behind."""
     import wandb
 
+    wandb.teardown()  # with what it has left in the environment, which would be put back after its service has ended
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "offline")

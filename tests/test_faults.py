@@ -101,6 +101,8 @@ def here(front_door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             (tmp_path / folder / "config.json").write_text(json.dumps(config))
     (tmp_path / "coded" / "theirs.py").write_text("open('pwned', 'w')")
     monkeypatch.syspath_prepend(tmp_path)
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()  # with what it has left in the environment, which would be put back after its service ended
     for name in [name for name in os.environ if name.startswith(("WANDB_", "HF_"))]:
         monkeypatch.delenv(name)
     yield tmp_path
