@@ -46,6 +46,7 @@ def _run(config: dict[str, Any]) -> int:
     from esolab.checkpoints import begun
     from esolab.errors import BadInput
     from esolab.launch import apart, launch
+    from esolab.ranks import leave
     from esolab.run import run
 
     if config["stages"]:
@@ -56,6 +57,7 @@ def _run(config: dict[str, Any]) -> int:
         return launch(config, trainer, "--resolved")
     try:
         run(config)
+        leave()
     except KeyboardInterrupt as stop:
         saved = begun(locate(config).folder)
         what = "goes on from the last checkpoint" if saved else "starts again: nothing was saved yet"
@@ -77,12 +79,14 @@ def _resolved(flag: str, *files: str) -> int:
         return _run(config)
     from esolab.check import build
     from esolab.launch import apart, launch
+    from esolab.ranks import leave
     from esolab.trunks import train
 
     trainer = build(config["trainer"])
     if apart(trainer):
         return launch(config, trainer, flag)
     train(config)
+    leave()
     return 0
 
 

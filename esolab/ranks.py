@@ -62,6 +62,13 @@ def join(devices: Devices) -> None:
         dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
 
 
+def leave() -> None:
+    """Part from the others, once all of them are done: threads that still wait for them could end a process badly."""
+    if dist.is_initialized():
+        gathered(None)
+        dist.destroy_process_group()
+
+
 def size() -> int:
     """How many ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
