@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,5 +147,16 @@ def _refuse(flags: Namespace) -> None:
         raise BadInput(f"--{'resolve' if flags.resolve else 'package'}: goes with --cfg job alone; leave it out to run")
 
 
+def end(code: int) -> NoReturn:
+    """End this process. One of several ranks does not take the interpreter down: a thread of gloo may still be letting
+    go of the tensors of the last message, for which it needs the interpreter, and where that is gone it aborts."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())
