@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -29,6 +30,23 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and re.search("not enough memory|allocate memory|out of memory", str(error)) is not None
     )
+
+
+def too_little_memory(error: BaseException, way_out: str) -> BadInput:
+    """What to say where there is no more memory."""
+    said = " ".join(str(error).split())[:160] or type(error).__name__
+    return BadInput(f"out of memory ({said}); {way_out}")
+
+
+@contextmanager
+def memory_needed(way_out: str) -> Iterator[None]:
+    """Inside, too little memory is bad input. Raises BadInput with the way out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise too_little_memory(error, way_out) from error
 
 
 def gather(jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from esolab.batch import Example
 from esolab.config import CONF, build, quoted, resolve
 from esolab.corpora.base import Corpus
 from esolab.data import Encoded, collate, encode, shorten
-from esolab.errors import BadInput, gather, out_of_memory
+from esolab.errors import BadInput, gather, memory_needed
 from esolab.logprobs import branch_logprobs
 from esolab.methods.onpolicy import read
 from esolab.methods.reward_model import RewardModel
@@ -231,15 +231,10 @@ def main(arguments: list[str]) -> int:
         modules, arguments = flags(arguments)
         if not any(argument.startswith("policy=") for argument in arguments):
             raise BadInput("policy: no value; give policy=DIR, a run's folder or one that save_pretrained has left")
-        with allowing(modules):
+        with allowing(modules), memory_needed(LESS):
             folder, scores = score_policy(resolve(as_in_run(arguments), "evaluate"))
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        print(BadInput(f"out of memory ({' '.join(str(error).split())[:160]}); {LESS}").shown(), file=sys.stderr)
         return 2
     for data, decodings in scores.items():
         for how, row in decodings.items():

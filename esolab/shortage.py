@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from esolab.checkpoints import begun
-from esolab.errors import BadInput, out_of_memory
+from esolab.errors import BadInput, out_of_memory, too_little_memory
 from esolab.results import unwritten
 
 
@@ -25,21 +25,19 @@ def explained(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
         raise
     except Exception as error:
         if out_of_memory(error):
-            raise BadInput(_memory(error, folder, config)) from error
+            raise too_little_memory(error, _lighter(folder, config)) from error
         if (reason := unwritten(error)) is not None:
             place = getattr(error, "filename", None) or folder
             raise BadInput(f"outputs: cannot write {str(place)!r} ({reason}); {_kept(folder)}") from error
         raise
 
 
-def _memory(error: Exception, folder: Path, config: Mapping[str, Any]) -> str:
+def _lighter(folder: Path, config: Mapping[str, Any]) -> str:
     """What takes less memory, in the order in which it costs least."""
-    said = " ".join(str(error).split())
     trainer = config["trainer"]
     checkpointing = trainer.get("gradient_checkpointing")  # a configuration of an older version has none
     again = "" if checkpointing else "then give trainer.gradient_checkpointing=true, which changes none either, "
     return (
-        f"out of memory ({said[:160] or type(error).__name__}); "
         f"lower trainer.micro_batch={trainer['micro_batch']}, which changes no result, "
         f"then trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}, "
         f"{again}"

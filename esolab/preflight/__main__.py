@@ -14,7 +14,7 @@ from esolab import inputs
 from esolab.allowed import allowing, flags
 from esolab.assembly import Assembly, assemble, locate
 from esolab.config import resolve
-from esolab.errors import BadInput, out_of_memory
+from esolab.errors import BadInput, memory_needed
 from esolab.methods.nes import NES
 from esolab.methods.ppo import PPO
 from esolab.preflight import example, files, loading, plan, show
@@ -50,16 +50,10 @@ def main(arguments: list[str]) -> int:
             raise BadInput(
                 f"{unknown[0]}: no flag of preflight; give overrides of one run, and {NO_MEASURE} or nothing"
             )
-        with allowing(modules):
+        with allowing(modules), memory_needed(f"{NO_MEASURE} says what it would take"):
             preflight(resolve(overrides), measure=NO_MEASURE not in arguments)
     except BadInput as error:
         print(error.shown(), file=sys.stderr)
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        said = " ".join(str(error).split())[:160] or type(error).__name__
-        print(BadInput(f"out of memory ({said}); {NO_MEASURE} says what it would take").shown(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing has been written", file=sys.stderr)
