@@ -77,10 +77,10 @@ class AfterEpoch(Checkpoint):
             if not self.told or self.told.patient:
                 self._score(trainer, pl_module, trainer.current_epoch)
         except KeyboardInterrupt:
-            self.told.end(pl_module.counts["steps"])
+            self.told.end(pl_module.account.steps)
         self.told.patient = True
         if ranks.anywhere(bool(self.told)):
-            self.told.end(pl_module.counts["steps"])
+            self.told.end(pl_module.account.steps)
 
     def _pay(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.owed is not None:
@@ -91,7 +91,7 @@ class AfterEpoch(Checkpoint):
         assert isinstance(pl_module, Method)
         scores = self.score()  # all ranks answer, the first has the loggers
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": float(epoch), **scores}, step=pl_module.counts["steps"])
+            logger.log_metrics({"epoch": float(epoch), **scores}, step=pl_module.account.steps)
             logger.save()
 
 
@@ -128,7 +128,7 @@ class KeepSamples(pl.Callback):
         self.seen += 1
         if (self.seen - 1) % self.every:
             return
-        step, epoch = pl_module.counts["steps"], trainer.current_epoch
+        step, epoch = pl_module.account.steps, trainer.current_epoch
         rows = [
             (step, epoch, batch.ids[b], batch.prompt_texts[b], batch.reference_texts[b], *answer)
             for b in range(min(self.prompts, len(batch)))

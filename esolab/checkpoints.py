@@ -136,7 +136,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Write one where it is time to. The end of an epoch writes its own, before the dev scores."""
         assert isinstance(pl_module, Method)
-        steps, self.ending = pl_module.counts["steps"], ranks.anywhere(bool(self.told))
+        steps, self.ending = pl_module.account.steps, ranks.anywhere(bool(self.told))
         if (self.ending or steps % self.every == 0) and not trainer.fit_loop.epoch_loop._is_training_done:
             self.save(trainer, steps)
 
@@ -144,7 +144,7 @@ class Checkpoints(Checkpoint):
         """Write one."""
         assert isinstance(pl_module, Method)
         self.ending = ranks.anywhere(bool(self.told))
-        self.save(trainer, pl_module.counts["steps"])
+        self.save(trainer, pl_module.account.steps)
 
     def save(self, trainer: pl.Trainer, steps: int) -> None:
         """Write one now. Raises KeyboardInterrupt where the run has been told to end."""

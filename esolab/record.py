@@ -10,7 +10,7 @@ from esolab import results
 from esolab.assembly import Assembly, Place, parameters
 from esolab.corpora.base import Splits
 from esolab.fitting import began_with
-from esolab.methods.base import Method
+from esolab.methods.account import Account
 from esolab.training import Trainer
 
 
@@ -28,7 +28,7 @@ def record(run: Assembly, place: Place, scores: Any, before: Any, wall: float) -
         "but_for_seed": results.identity({**config, "seed": None}, place.fingerprints),
         "scores": scores,
         "before": before,
-        "train": {**_train_record(method, len(run.train), run.dropped, run.trainer), "shortened": run.cut},
+        "train": {**_train_record(method.account, len(run.train), run.dropped, run.trainer), "shortened": run.cut},
         "trunk": began_with(place.folder),
         "corpora": {name: _origin(run.splits[name]) for name in (config["choices"]["data"], *run.tests)},
         "dropped_overlong_dev": run.dropped_dev,
@@ -36,7 +36,7 @@ def record(run: Assembly, place: Place, scores: Any, before: Any, wall: float) -
         "parameters": parameters(method.policy),
         "trained": run.trained,
         "models": method.held(),
-        "timing": _timing(method, wall),
+        "timing": _timing(method.account, wall),
         "peak_rss_bytes": results.peak_rss_bytes(),
         "versions": results.versions(),
         "git_commit": results.git_commit(),
@@ -52,32 +52,32 @@ def _setting(config: Mapping[str, Any], place: Place) -> str:
     return results.identity(rest, place.fingerprints[:2])
 
 
-def _train_record(method: Method, examples: int, dropped: int, trainer: Trainer) -> dict[str, Any]:
+def _train_record(account: Account, examples: int, dropped: int, trainer: Trainer) -> dict[str, Any]:
     """The part `train` of result.json. `final_reward` is the mean reward over the last epoch that sampled."""
-    last = method.rewards[max(method.rewards)] if method.rewards else []
+    last = account.rewards[max(account.rewards)] if account.rewards else []
     return {
-        "epochs": -(-method.counts["steps"] // -(-examples // trainer.batch_size)),  # begun
-        "steps": method.counts["steps"],
+        "epochs": -(-account.steps // -(-examples // trainer.batch_size)),  # begun
+        "steps": account.steps,
         "examples": examples,
         "dropped_overlong": dropped,
-        "sampled_tokens": method.counts["sampled_tokens"],
-        "scored_tokens": method.counts["scored_tokens"],
-        "forward_tokens": method.counts["forward_tokens"],
-        "backward_tokens": method.counts["backward_tokens"],
-        "bad_rewards": method.counts["bad_rewards"],
-        "clipped_rewards": method.counts["clipped_rewards"],
-        "shortened_rewards": method.counts["shortened_rewards"],
+        "sampled_tokens": account.counts["sampled_tokens"],
+        "scored_tokens": account.counts["scored_tokens"],
+        "forward_tokens": account.counts["forward_tokens"],
+        "backward_tokens": account.counts["backward_tokens"],
+        "bad_rewards": account.counts["bad_rewards"],
+        "clipped_rewards": account.counts["clipped_rewards"],
+        "shortened_rewards": account.counts["shortened_rewards"],
         "final_reward": sum(last) / len(last) if last else None,
     }
 
 
-def _timing(method: Method, wall: float) -> dict[str, Any]:
+def _timing(account: Account, wall: float) -> dict[str, Any]:
     """The part `timing` of result.json, in seconds: the wall time of the process that finished, and sums by phase over
     all steps of the run, those before a resume included."""
     return {
         "wall_seconds": wall,
-        "step_seconds_median": median(method.step_seconds) if method.step_seconds else None,
-        "phases": {phase: method.spent.get(phase, 0.0) for phase in ("reference", "sample", "reward", "update")},
+        "step_seconds_median": median(account.step_seconds) if account.step_seconds else None,
+        "phases": {phase: account.spent.get(phase, 0.0) for phase in ("reference", "sample", "reward", "update")},
     }
 
 

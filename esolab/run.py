@@ -60,7 +60,7 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     trunk = trunks.find(config, place) if config["trunks"] and not config["rerun"] else None
     fit(run, folder, told, logger, trunk)
     run.method.policy.to(run.trainer.device)  # Lightning hands it back on the CPU
-    if getattr(run.method, "lam", 0) > 0 and not run.method.rewards:
+    if getattr(run.method, "lam", 0) > 0 and not run.method.account.rewards:
         log.warning(
             f"{run.label}: no epoch was active (see method.active_epochs, trainer.epochs, trainer.max_steps): "
             "this is SFT"
@@ -68,7 +68,7 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
     with sharding.whole(run.method.policy):
         merge(run.method.policy.network)
         scores, lines = run.score(f"{run.label}: test", folder / PARTIAL)
-        run.method.counts = ranks.total(run.method.counts, shared="steps")
+        run.method.account.counts = run.method.account.total()
         if ranks.lead():
             result = record(run, place, scores, before, time.perf_counter() - started)
             _close(run, folder, lines, result)

@@ -145,7 +145,7 @@ def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
 
     def tell(self: Any, numbers: dict[str, float]) -> None:
         record(self, numbers)
-        if self.counts["steps"] == 6:
+        if self.account.steps == 6:
             os.kill(os.getpid(), sign)
 
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}

@@ -409,7 +409,7 @@ def from_step(step: int, do: Callable[..., Any], patched: pytest.MonkeyPatch, ow
     usual = getattr(owner, name)
 
     def either(self: Any, *args: Any, **others: Any) -> Any:
-        return (do if self.counts["steps"] >= step else usual)(self, *args, **others)
+        return (do if self.account.steps >= step else usual)(self, *args, **others)
 
     patched.setattr(owner, name, either)
 

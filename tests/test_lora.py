@@ -241,7 +241,7 @@ def test_ppo_goes_on_against_the_same_reference(tmp_path: Path, monkeypatch: pyt
 
     def stop(self: Method, numbers: dict[str, float]) -> None:
         record(self, numbers)
-        if self.counts["steps"] == 3:
+        if self.account.steps == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

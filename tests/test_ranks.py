@@ -275,7 +275,7 @@ def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_
 
     def tell(self: Any, numbers: dict[str, float]) -> None:
         record(self, numbers)
-        if self.counts["steps"] == 6 and ranks.number() == 1:
+        if self.account.steps == 6 and ranks.number() == 1:
             os.kill(os.getpid(), 15)
 
     def stopped() -> None:

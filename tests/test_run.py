@@ -451,7 +451,7 @@ def at_step(number: int) -> Callable[[pytest.MonkeyPatch], None]:
 
         def stop(self: Any, numbers: dict[str, float]) -> None:
             record(self, numbers)
-            if self.counts["steps"] == number:
+            if self.account.steps == number:
                 raise Stopped
 
         monkeypatch.setattr(Method, "record", stop)

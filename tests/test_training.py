@@ -130,7 +130,7 @@ def trainer_at(epoch: int, loggers: list[Any] | None = None, zero: bool = True) 
 
 
 def after_step(keep: KeepSamples, trainer: Any, method: Any, number: int, seen: tuple[Batch, Rollout] | None) -> None:
-    method.counts["steps"] = number
+    method.account.counts["steps"] = number
     if seen is not None:
         method.last_rollout = seen
     keep.on_train_batch_end(trainer, method, None, None, 0)

@@ -14,7 +14,7 @@ from esolab import trunks
 from esolab.assembly import locate
 from esolab.checkpoints import opened
 from esolab.errors import BadInput
-from esolab.methods.base import Method
+from esolab.methods.account import Account
 from esolab.run import run
 
 SECONDS = ("seconds/", "tokens_per_second")  # columns of metrics.csv that no two processes share
@@ -68,15 +68,15 @@ def test_a_run_that_goes_on_from_its_own_checkpoint_names_its_trunk(
     config = tiny(tmp_path, "method=sft", "trainer.save_every=2")
     trunk = trunks.train(config)
     made = json.loads((trunk / "trunk.json").read_text())
-    whole = Method.count_step
+    whole = Account.end_step
 
-    def die_at_7(method: Method) -> None:
-        if method.counts["steps"] == 6:
+    def die_at_7(account: Account) -> None:
+        if account.steps == 6:
             raise KeyboardInterrupt
-        whole(method)
+        whole(account)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Method, "count_step", die_at_7)
+        patched.setattr(Account, "end_step", die_at_7)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     shutil.rmtree(trunk)  # whatever became of it

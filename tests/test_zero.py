@@ -196,7 +196,7 @@ def test_ranks_that_stop_go_on_to_the_same_end(tmp_path: Path, more: tuple[str, 
 
     def tell(self: Any, numbers: dict[str, float]) -> None:
         record(self, numbers)
-        if self.counts["steps"] == 6 and ranks.number() == 1:
+        if self.account.steps == 6 and ranks.number() == 1:
             os.kill(os.getpid(), 15)
 
     def stopped() -> None:
@@ -229,7 +229,7 @@ def test_training_that_diverges_on_one_rank_ends_on_all_with_a_message(tmp_path:
     average = Method.average_gradients
 
     def spoiled(self: Method) -> None:
-        if self.counts["steps"] == 2 and ranks.number() == 1:
+        if self.account.steps == 2 and ranks.number() == 1:
             weight = next(w for w in self.parameters() if w.grad is not None)
             assert weight.grad is not None
             weight.grad.view(-1)[0] = float("inf")

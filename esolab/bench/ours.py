@@ -101,7 +101,7 @@ class Esolab:
         method = self.method
         method.policy.zero_grad(set_to_none=True)
         method.stops = stops
-        method.counts.clear()
+        method.account.counts.clear()
         trainer = self._trainer()
         with warnings.catch_warnings():  # as in esolab.run
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -112,11 +112,11 @@ class Esolab:
         references = int(batch.references.lengths.sum())
         tokens = Counts(
             prompts=int(batch.prompts.lengths.sum()),
-            sampled=method.counts["sampled_tokens"],
-            scored=method.counts["scored_tokens"] - references,
+            sampled=method.account.counts["sampled_tokens"],
+            scored=method.account.counts["scored_tokens"] - references,
             references=references,
         )
-        return Measured(method.total, dict(method.seconds), tokens)
+        return Measured(method.total, dict(method.account.seconds), tokens)
 
     def _trainer(self) -> pl.Trainer:
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

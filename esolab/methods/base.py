@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from esolab.batch import Batch, Rollout, Tokens, join
 from esolab.cache import Read
 from esolab.errors import BadInput
 from esolab.logprobs import branch_logprobs
+from esolab.methods import step_metrics
+from esolab.methods.account import Account
 from esolab.policy import Policy, Tokenizer, like_lengths
 from esolab.rewards.base import Reward
 from esolab.sampling import Reads, Sampling
@@ -135,19 +136,12 @@ class Method(pl.LightningModule):
         self.automatic_optimization = False
         self.parts = parts
         self.policy = parts.policy
-        self.seconds: dict[str, float] = defaultdict(float)  # of the current step, by phase
-        self.spent: dict[str, float] = defaultdict(float)  # of the whole run, by phase
-        self.step_seconds: list[float] = []
+        self.account = Account()
         self.numbers: dict[str, float] = defaultdict(float)  # of the current step, for metrics.csv
-        self.counts: Counter[str] = Counter()  # of the whole run: steps and tokens
         self.rng: list[Tensor | None] | None = None  # of a checkpoint that has been loaded: CPU's, the GPU's
         self.spare = False  # whether this rank has no example of the current step
         self.saved = "no checkpoint was made yet"  # what a run that ends here has left
         self.reads: Reads | None = None  # the prompts of the current step, where they are read once
-        self.rewards: dict[int, list[float]] = {}  # mean reward of each step that sampled, by epoch
-        self.held_before: dict[
-            str, dict[str, int]
-        ] = {}  # see `held`; a reward is not loaded again where training is over
 
     @classmethod
     def begins_as_sft(cls, settings: Mapping[str, Any]) -> bool:
@@ -170,7 +164,7 @@ class Method(pl.LightningModule):
 
     def held(self) -> dict[str, dict[str, int]]:
         """Parameters and bytes of each model that the run has held, in this process or before it was stopped."""
-        return {**self.held_before, **{name: size(model) for name, model in self.models().items()}}
+        return {**self.account.models, **{name: size(model) for name, model in self.models().items()}}
 
     def rollout(self, batch: Batch) -> Rollout:
         """Answers of the policy to a whole batch; only called while active."""
@@ -212,7 +206,7 @@ class Method(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> None:
         """One optimizer step on one Batch."""
-        self.seconds.clear()
+        self.account.seconds.clear()
         self.numbers.clear()
         self.spare = batch.spare
         sharding.gather_(self)
@@ -225,39 +219,43 @@ class Method(pl.LightningModule):
 
     def _step(self, batch: Batch) -> None:
         rollout = self.rollout(batch) if self.active else None
-        with self.phase("update"):
+        with self.account.phase("update"):
             scored = None if rollout is None else self.scored(rollout)
-            metrics = {} if rollout is None else describe(rollout) | self.watch(batch, rollout)
+            metrics = {} if rollout is None else step_metrics.describe(rollout) | self.watch(batch, rollout)
             reads, self.reads = self.reads, None
             losses, read_once = self.backward_all(batch, scored, reads=reads), reads is not None
             del reads  # what gradients needed of the prompts
             if rollout is not None:
                 losses |= self.add_gradients(rollout)
             metrics |= self.numbers | self.optimizer_step_and_schedule(batch, losses)
-        before = self.counts["forward_tokens"]
-        if self.spare:
-            self.count_step()
-        else:
+        before = self.account.counts["forward_tokens"]
+        if not self.spare:
             self.count(batch, rollout, scored, read_once)
+        self.account.end_step()
         metrics |= {"loss": sum(losses.values()), **{f"loss/{term}": value for term, value in losses.items()}}
-        metrics |= {f"seconds/{phase}": seconds for phase, seconds in self.seconds.items()}
-        metrics["tokens_per_second"] = (self.counts["forward_tokens"] - before) / self.step_seconds[-1]
-        metrics = self.of_all_ranks(metrics, len(batch))
+        metrics |= {f"seconds/{phase}": seconds for phase, seconds in self.account.seconds.items()}
+        tokens = self.account.counts["forward_tokens"] - before
+        metrics["tokens_per_second"] = tokens / self.account.step_seconds[-1]
+        metrics = step_metrics.of_all_ranks(metrics, 0 if self.spare else len(batch))
         if rollout is not None:
             self.note_rollout(metrics)
         self.record(metrics)
 
     def note_rollout(self, metrics: dict[str, float]) -> None:
         """Keep what a step that sampled says of its rewards."""
-        self.rewards.setdefault(self.current_epoch, []).append(metrics["reward/mean"])
+        self.account.rewards.setdefault(self.current_epoch, []).append(metrics["reward/mean"])
+
+    def reads_once(self, prompts: int) -> bool:
+        """Whether a batch of so many prompts is read once to be answered and for the answers to be scored: no weight
+        changes between. Not where a micro-batch is smaller than the batch, so that its prompts cannot all be held with
+        what their gradients need, or dropout makes the policy scored another than the policy sampled."""
+        return not self.policy.dropout and prompts <= self.parts.micro_batch
 
     def read(self, batch: Batch) -> Reads | None:
-        """The prompts of a batch, read once to be answered and for the answers to be scored: no weight changes between.
-        None where that cannot be: a micro-batch is smaller than the batch, so that its prompts cannot all be held with
-        what their gradients need, or dropout makes the policy scored another than the policy sampled."""
-        if self.policy.dropout or self.parts.micro_batch < len(batch):
+        """The prompts of a batch, read once to be answered and for the answers to be scored; None, see `reads_once`."""
+        if not self.reads_once(len(batch)):
             return None
-        with self.phase("sample"):
+        with self.account.phase("sample"):
             return self.policy.read_all(batch.prompts)
 
     def watch(self, batch: Batch, rollout: Rollout) -> dict[str, float]:
@@ -300,7 +298,7 @@ class Method(pl.LightningModule):
             said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             norm = ", ".join(f"{value:g}" for value in norms.values())
             raise BadInput(
-                f"training diverged at step {self.counts['steps'] + 1}: loss {said}, gradient norm {norm}. "
+                f"training diverged at step {self.account.steps + 1}: loss {said}, gradient norm {norm}. "
                 f"Lower {self.tamed_by}; {self.saved}. "
                 f"The batch was {', '.join(id for ids in ranks.gathered(batch.ids) for id in ids)}"
             )
@@ -316,7 +314,7 @@ class Method(pl.LightningModule):
         }
 
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
-        """Keep account of what the run has cost, in tokens and seconds.
+        """Keep account of what the step has cost, in tokens.
 
         Forward tokens are all that went through the network, to answer and to score; backward tokens those that
         gradients went through (the measurements of `watch` left out). The last token of a branch goes through nothing.
@@ -324,29 +322,22 @@ class Method(pl.LightningModule):
         prompts = int(batch.prompts.lengths.sum())
         branches = [] if scored is None else [scored.branches.lengths]
         branches += [self.branches(batch).lengths] if scored is None or self.sft_weight else []
+        counts = self.account.counts
         tokens = sum(int(b.sum()) for b in branches)
         inner = sum(int((b - 1).clamp(min=0).sum()) for b in branches)
         k = sum(b.shape[1] for b in branches)
         again = self.parts.micro_k is not None and self.parts.micro_k < k  # see branch_logprobs
         read = prompts * (k if self.alone else 1)
-        self.counts["scored_tokens"] += tokens
-        self.counts["backward_tokens"] += read + inner
-        self.counts["forward_tokens"] += (read + inner) * (2 if self.parts.recompute else 1)
+        counts["scored_tokens"] += tokens
+        counts["backward_tokens"] += read + inner
+        counts["forward_tokens"] += (read + inner) * (2 if self.parts.recompute else 1)
         if again:
-            self.counts["forward_tokens"] += inner + (read if self.alone else 0)
+            counts["forward_tokens"] += inner + (read if self.alone else 0)
         if rollout is not None:
             sampled = int(rollout.branches.lengths.sum())
-            self.counts["sampled_tokens"] += sampled
-            self.counts["forward_tokens"] += sampled - rollout.rewards.numel()
-            self.counts["forward_tokens"] += 0 if read_once else self.readings * prompts
-        self.count_step()
-
-    def count_step(self) -> None:
-        """Keep account of one step and its seconds."""
-        self.counts["steps"] += 1
-        for phase, seconds in self.seconds.items():
-            self.spent[phase] += seconds
-        self.step_seconds.append(sum(self.seconds.values()))
+            counts["sampled_tokens"] += sampled
+            counts["forward_tokens"] += sampled - rollout.rewards.numel()
+            counts["forward_tokens"] += 0 if read_once else self.readings * prompts
 
     def backward_all(
         self, batch: Batch, rollout: Rollout | None, sft_weight: float | None = None, reads: Reads | None = None
@@ -395,24 +386,6 @@ class Method(pl.LightningModule):
             return amount
         return ranks.mean(0.0 if self.spare else amount)
 
-    def of_all_ranks(self, metrics: dict[str, float], prompts: int) -> dict[str, float]:
-        """Numbers of this step over all ranks: losses, which are weighted already, as plain means, tokens a second as
-        their sum, and what describes prompts by how many each rank has."""
-        found = ranks.gathered((metrics, 0 if self.spare else prompts))
-        if len(found) == 1:
-            return metrics
-        of_all = dict(metrics)  # with this rank's seconds, and what all share
-        total = sum(prompts for _, prompts in found)
-        for name in metrics:
-            values = [(own.get(name, math.nan), prompts) for own, prompts in found]
-            if name == "tokens_per_second":
-                of_all[name] = sum(value for value, _ in values)
-            elif name.startswith(("loss", "preference/")):
-                of_all[name] = sum(value for value, _ in values) / len(values)
-            elif name not in ("lr", "grad_norm") and not name.startswith("seconds/"):
-                of_all[name] = sum(value * prompts for value, prompts in values if prompts) / total
-        return of_all
-
     def apart(self) -> AbstractContextManager[Any]:
         """Inside, backward leaves gradients to each rank, for the optimizer step to average them once."""
         if self.engine is not None:
@@ -435,17 +408,10 @@ class Method(pl.LightningModule):
         finally:
             self.train(mode)
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time spent in a part of the step, in seconds."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
     def record(self, metrics: dict[str, float]) -> None:
         """Write numbers of this step to every logger."""
         for logger in self.trainer.loggers:
-            logger.log_metrics({"epoch": float(self.current_epoch), **metrics}, step=self.counts["steps"])
+            logger.log_metrics({"epoch": float(self.current_epoch), **metrics}, step=self.account.steps)
 
     def frozen(self) -> list[str]:
         """Names of the weights that are not trained: they come from the model, which a run's identity tells apart, and
@@ -459,24 +425,15 @@ class Method(pl.LightningModule):
             checkpoint["state_dict"].pop(name, None)
         for logger in self.trainer.loggers:
             logger.save()
-        counts = dict(ranks.total(self.counts, shared="steps"))
-        checkpoint["account"] = {"counts": counts, "spent": dict(self.spent), "rewards": self.rewards}
-        checkpoint["counts_by_rank"] = ranks.gathered(dict(self.counts))
-        checkpoint["step_seconds"] = self.step_seconds
+        self.account.save(checkpoint)
         checkpoint["held"] = self.held()
         noise = [torch.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None]
         checkpoint["rng"] = ranks.gathered(noise)  # dropout's; all other noise is counted
-        self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}, in {self.trainer.default_root_dir}"
+        self.saved = f"the last checkpoint is kept, of step {self.account.steps}, in {self.trainer.default_root_dir}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting. Raises BadInput where another number of ranks has written it, whose noise matters."""
-        account = checkpoint["account"]
-        by_rank = checkpoint["counts_by_rank"]
-        total = account["counts"] if ranks.lead() else {"steps": account["counts"]["steps"]}
-        self.counts.update(by_rank[ranks.number()] if len(by_rank) == ranks.size() else total)
-        self.spent.update(account["spent"])
-        self.rewards.update(account["rewards"])
-        self.step_seconds, self.held_before = checkpoint["step_seconds"], checkpoint["held"]
+        self.account.load(checkpoint)
         if len(checkpoint["rng"]) == ranks.size():
             self.rng = checkpoint["rng"][ranks.number()]
         elif self.policy.dropout:
@@ -484,7 +441,7 @@ class Method(pl.LightningModule):
                 f"trainer.devices: {len(checkpoint['rng'])} ranks have written the checkpoint, {ranks.size()} go on, "
                 "and each has noise of its own for dropout; give as many as before"
             )
-        self.saved = f"the last checkpoint is kept, of step {self.counts['steps']}"
+        self.saved = f"the last checkpoint is kept, of step {self.account.steps}"
 
     def on_train_start(self) -> None:
         """Go on with the dropout noise of the checkpoint."""
@@ -495,31 +452,3 @@ class Method(pl.LightningModule):
             if gpu is not None:
                 torch.cuda.set_rng_state(gpu.cpu())
             self.rng = None
-
-
-def describe(rollout: Rollout) -> dict[str, float]:
-    """What a rollout looks like: rewards, lengths in tokens, and entropy in nats per token.
-
-    The entropy is that of the tempered distributions sampled from (the policy's own where the temperature is 1), a
-    consistent estimate by the mean of -log p over their own samples, greedy answers left out. `reward/flat` is the
-    share of prompts whose answers all have the same reward, `reward/<name>` the mean of a part of the reward.
-    """
-    rewards, lengths = rollout.rewards, rollout.branches.lengths.float()
-    drawn = rollout.temperatures > 0
-    surprise = -rollout.logprobs.sum(-1)
-    numbers = {
-        "reward/mean": rewards.mean(),
-        "reward/spread": rewards.std(1, correction=0).mean(),
-        "reward/flat": (rewards == rewards[:, :1]).all(1).float().mean(),
-        "length/mean": lengths.mean(),
-        "length/finished": rollout.finished.float().mean(),
-        "entropy": (surprise * drawn).sum() / (lengths * drawn).sum().clamp(min=1),
-    }
-    for j, temperature in enumerate(rollout.temperatures[0].tolist()):
-        place = f"{j}_t{temperature:g}"  # a ladder may hold a temperature twice
-        numbers[f"reward/{place}"] = rewards[:, j].mean()
-        numbers[f"length/{place}"] = lengths[:, j].mean()
-        if temperature > 0:
-            numbers[f"entropy/{place}"] = surprise[:, j].sum() / lengths[:, j].sum().clamp(min=1)
-    numbers |= {f"reward/{name}": values.nanmean() for name, values in rollout.parts.items()}
-    return {name: float(value) for name, value in numbers.items()}

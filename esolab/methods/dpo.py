@@ -77,17 +77,17 @@ class DPO(Pairs):
         rank asks for its part of them."""
         order = sorted(rows, key=lambda row: len(row.prompt) + row.response)  # like lengths together: less padding
         order = order[ranks.number() :: ranks.size()]
-        with progress(disable=not ranks.lead()) as bar, self.phase("reference"), self.quiet():
+        with progress(disable=not ranks.lead()) as bar, self.account.phase("reference"), self.quiet():
             task = bar.add_task("dpo: the starting policy", total=len(order), note="pairs")
             for start in range(0, len(order), self.parts.micro_batch):
                 batch = collate(order[start : start + self.parts.micro_batch]).to(self.device)
                 self.reference.update(zip(batch.ids, self.logprobs(batch).tolist(), strict=True))
                 read = int(batch.prompts.lengths.sum() + (batch.pairs.lengths - 1).sum())
-                self.counts["forward_tokens"] += read  # the end tokens go through nothing
+                self.account.counts["forward_tokens"] += read  # the end tokens go through nothing
                 bar.advance(task, len(batch))
         for others in ranks.gathered(self.reference):
             self.reference.update(others)
-        self.spent["reference"] += self.seconds.pop("reference")
+        self.account.spent["reference"] += self.account.seconds.pop("reference")
 
     def logprobs(self, pairs: Batch) -> Float[Tensor, "B 2"]:
         """log pi of the chosen and the rejected reply to each prompt, which is read once for both."""

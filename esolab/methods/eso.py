@@ -107,7 +107,7 @@ class ESO(OnPolicy):
 
     def watch(self, batch: Batch, rollout: Rollout) -> dict[str, float]:
         """Norms of the two parts of the gradient, and their cosine, every so many steps (see `temperature_pull`)."""
-        if not self.watch_every or (self.counts["steps"] + 1) % self.watch_every:
+        if not self.watch_every or (self.account.steps + 1) % self.watch_every:
             return {}
         if self.policy.dropout or len(batch) == 1 or ranks.size() > 1:
             return {}

@@ -63,19 +63,20 @@ class NES(OnPolicy):
 
     def noise(self, pair: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The weights with their standard normal noise of this step's pair, the same whenever it is asked for."""
-        step = (self.parts.seed * 1_000_003 + self.counts["steps"]) * 1_009 + pair
+        step = (self.parts.seed * 1_000_003 + self.account.steps) * 1_009 + pair
         generator = torch.Generator(self.device).manual_seed(step)
         for weight in self.policy.parameters():
             if weight.requires_grad:
                 yield weight, torch.randn(weight.shape, generator=generator, device=weight.device)
 
-    def read(self, batch: Batch) -> None:
-        """Nothing: each perturbed policy reads the prompts for itself."""
+    def reads_once(self, prompts: int) -> bool:
+        """Never: each perturbed policy reads the prompts for itself."""
+        return False
 
     def rollout(self, batch: Batch) -> Rollout:
         """One answer of each perturbed policy to every prompt: K is the population, pair by pair."""
         drawn: list[Samples] = []
-        with self.phase("sample"):
+        with self.account.phase("sample"):
             weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
             master = [weight.detach().clone() for weight in weights]
             for member in range(self.readings):

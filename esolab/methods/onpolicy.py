@@ -58,7 +58,7 @@ class OnPolicy(Method):
 
     def rollout(self, batch: Batch) -> Rollout:
         """Sample k answers to every prompt of the batch, read and reward them."""
-        with self.phase("sample"):
+        with self.account.phase("sample"):
             drawn = self.draw(batch, self.parts.sampling)
         return self.rewarded(batch, drawn)
 
@@ -69,7 +69,7 @@ class OnPolicy(Method):
 
     def rewarded(self, batch: Batch, drawn: Samples) -> Rollout:
         """Answers read, rewarded and weighed."""
-        with self.phase("reward"):
+        with self.account.phase("reward"):
             texts = read(drawn.branches.ids, drawn.branches.lengths, self.parts.tokenizer)
             rewards, good = (x.to(self.device) for x in self.judge(batch, texts))
         worth = self.worth(rewards, drawn.branches.lengths) * good
@@ -96,10 +96,10 @@ class OnPolicy(Method):
         if self.spare:
             return rewards, good
         for what in ("clipped", "shortened"):
-            self.counts[f"{what}_rewards"] += getattr(self.parts.reward, what, 0)
-        self.counts["bad_rewards"] += int((~good).sum())
-        self.counts["rewards"] += good.numel()
-        share = self.counts["bad_rewards"] / self.counts["rewards"]
+            self.account.counts[f"{what}_rewards"] += getattr(self.parts.reward, what, 0)
+        self.account.counts["bad_rewards"] += int((~good).sum())
+        self.account.counts["rewards"] += good.numel()
+        share = self.account.counts["bad_rewards"] / self.account.counts["rewards"]
         most = getattr(self.parts.reward, "max_bad_share", MAX_BAD_SHARE)
         if share > most:
             raise BadInput(

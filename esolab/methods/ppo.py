@@ -193,12 +193,13 @@ class PPO(OnPolicy):
         super().on_train_start()
         self.reference.to(self.device)
 
-    def read(self, batch: Batch) -> None:
-        """Nothing: the weights change between the readings of a prompt."""
+    def reads_once(self, prompts: int) -> bool:
+        """Never: the weights change between the readings of a prompt."""
+        return False
 
     def rollout(self, batch: Batch) -> Rollout:
         """Sample k answers to every prompt of the batch at temperature 1, read and reward them."""
-        with self.phase("sample"):
+        with self.account.phase("sample"):
             drawn = self.draw(batch, self.drawn)
         return self.rewarded(batch, drawn)
 
@@ -267,7 +268,7 @@ class PPO(OnPolicy):
 
     def turns(self, prompts: int) -> Iterator[list[int]]:
         """The prompts of each inner step, of all ranks, in an order of this seed and step."""
-        generator = torch.Generator().manual_seed(self.parts.seed * 1_000_003 + self.counts["steps"])
+        generator = torch.Generator().manual_seed(self.parts.seed * 1_000_003 + self.account.steps)
         for _ in range(self.inner_epochs):
             order = torch.randperm(prompts, generator=generator)
             parts = order.tensor_split(min(self.minibatches, prompts))
@@ -313,12 +314,12 @@ class PPO(OnPolicy):
         references = int(batch.references.lengths.sum()) if self.sft_weight else 0
         taught = 2 * answered + max(references - len(batch), 0)
         again = self.parts.micro_k is not None and self.parts.micro_k < answers.shape[1]
-        self.counts["sampled_tokens"] += int(answers.sum())
-        self.counts["scored_tokens"] += self.inner_epochs * (int(answers.sum()) + references)
-        self.counts["backward_tokens"] += self.inner_epochs * taught
-        self.counts["forward_tokens"] += 4 * answered + self.inner_epochs * taught * (2 if self.parts.recompute else 1)
-        self.counts["forward_tokens"] += self.inner_epochs * (taught - 2 * prompts) if again else 0
-        self.count_step()
+        counts, twice = self.account.counts, 2 if self.parts.recompute else 1
+        counts["sampled_tokens"] += int(answers.sum())
+        counts["scored_tokens"] += self.inner_epochs * (int(answers.sum()) + references)
+        counts["backward_tokens"] += self.inner_epochs * taught
+        counts["forward_tokens"] += 4 * answered + self.inner_epochs * taught * twice
+        counts["forward_tokens"] += self.inner_epochs * (taught - 2 * prompts) if again else 0
 
     def on_train_epoch_end(self) -> None:
         """Nothing to say where the answers to a prompt got the same reward: those to others teach it, and the price."""

@@ -85,8 +85,8 @@ class RewardModel(Pairs):
     def count(self, batch: Batch, rollout: Rollout | None, scored: Rollout | None, read_once: bool) -> None:
         """As any method, and the end tokens, which go through the network here."""
         super().count(batch, rollout, scored, read_once)
-        self.counts["backward_tokens"] += 2 * len(batch)
-        self.counts["forward_tokens"] += 2 * len(batch) * (1 + self.parts.recompute + (self.parts.micro_k == 1))
+        self.account.counts["backward_tokens"] += 2 * len(batch)
+        self.account.counts["forward_tokens"] += 2 * len(batch) * (1 + self.parts.recompute + (self.parts.micro_k == 1))
 
     @torch.no_grad()
     def compare(self, rows: Sequence[Encoded]) -> Float[Tensor, "B 2"]:

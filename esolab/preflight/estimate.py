@@ -55,7 +55,7 @@ def step(method: Method, kind: Kind) -> Step:
         drawn=parts.sampling.k if sampling else 0,
         answers=answers(method) if sampling else 0,
         limit=parts.sampling.max_new_tokens,
-        read_once=sampling and reads_once(method, len(kind.worst)),
+        read_once=sampling and method.reads_once(len(kind.worst)),
         pair=isinstance(method, Pairs),
         scalar=isinstance(method, RewardModel),
         towers=2 if isinstance(method, PPO) else 1,
@@ -71,12 +71,6 @@ def answers(method: Method) -> int:
     rollout = Rollout(branches, flags, one, one[..., None], texts, rewards=numbers, good=flags, advantages=numbers + 1)
     scored = method.scored(rollout)
     return 0 if scored is None else scored.branches.ids.shape[1]
-
-
-def reads_once(method: Method, prompts: int) -> bool:
-    """Whether the prompts of a batch are read to be answered with what their gradients need, see Method.read."""
-    again = method.policy.dropout or method.parts.micro_batch < prompts
-    return not again and not isinstance(method, PPO | NES)
 
 
 def _fixed(run: Assembly, base: int) -> Fixed:

@@ -93,9 +93,9 @@ def test_what_the_reference_costs_is_counted(make_parts, pairs):
     method = started(make_parts(micro_batch=3), pairs)
     replies = [reply for row in pairs for reply in (row.reference, row.rejected)]
     tokens = sum(len(row.prompt) for row in pairs) + sum(len(reply) - 1 for reply in replies)
-    assert method.counts == {"forward_tokens": tokens}
-    assert method.spent["reference"] > 0
-    assert not method.seconds
+    assert method.account.counts == {"forward_tokens": tokens}
+    assert method.account.spent["reference"] > 0
+    assert not method.account.seconds
 
 
 def test_the_first_step_is_ln_2_without_a_margin(make_parts, pairs):

@@ -315,9 +315,9 @@ def test_without_the_likelihood_the_gradient_is_the_methods_own(train):
     assert difference.norm() < 1e-5 * likelihood.norm()
     assert own.gradients[0].norm() > 1e-3
     assert "loss/sft" not in steps[0]
-    references = both.counts["scored_tokens"] - alone.counts["scored_tokens"]
+    references = both.account.counts["scored_tokens"] - alone.account.counts["scored_tokens"]
     assert references == sum(len(row.reference) for row in both.trainer.datamodule.rows)
-    assert both.counts["sampled_tokens"] == alone.counts["sampled_tokens"]
+    assert both.account.counts["sampled_tokens"] == alone.account.counts["sampled_tokens"]
 
 
 def test_equal_rewards_and_no_likelihood_leave_nothing_to_learn(train):

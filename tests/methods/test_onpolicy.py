@@ -11,8 +11,8 @@ import esolab.run
 from esolab.config import resolve
 from esolab.data import collate
 from esolab.errors import BadInput
-from esolab.methods.base import describe
 from esolab.methods.eso import ESO
+from esolab.methods.step_metrics import describe
 from esolab.rewards.composite import Composite
 from esolab.rewards.rouge import Rouge
 from esolab.run import run
@@ -83,7 +83,7 @@ def judge(make_parts, rows):
         for result in rewards:
             seen.append(result)
             method.judge(batch, [["-"] * 4] * 16)
-        return method.counts["bad_rewards"], method.counts["rewards"]
+        return method.account.counts["bad_rewards"], method.account.counts["rewards"]
 
     return judge
 

@@ -206,9 +206,9 @@ def test_minibatches_hold_every_prompt_once_in_each_inner_epoch(make):
 
 def test_inner_steps_are_no_steps_of_the_run(train):
     method, _, steps = train("ppo", epochs=2)
-    assert method.trainer.global_step == method.counts["steps"] == len(steps) == 4
+    assert method.trainer.global_step == method.account.steps == len(steps) == 4
     assert steps[0]["lr"] > steps[-1]["lr"]
-    assert method.counts["sampled_tokens"] > 0
+    assert method.account.counts["sampled_tokens"] > 0
 
 
 def test_the_policy_moves_with_each_inner_epoch_and_the_reference_never(train):
@@ -225,7 +225,7 @@ def test_the_policy_moves_with_each_inner_epoch_and_the_reference_never(train):
 
 def test_tokens_are_counted_by_model_and_pass(train):
     method, _, _ = train("ppo", batch=16, inner_epochs=3)
-    counts, sampled = method.counts, method.counts["sampled_tokens"]
+    counts, sampled = method.account.counts, method.account.counts["sampled_tokens"]
     prompts = sum(len(row.prompt) for row in method.trainer.datamodule.rows)
     passed = prompts + sampled - 16 * 4
     assert counts["backward_tokens"] == 3 * 2 * passed
@@ -238,7 +238,7 @@ def test_the_likelihood_of_the_references_may_stand_beside_it(train):
     sft = train("sft", batch=16)[2][0]["loss/sft"]
     assert "loss/sft" not in alone[2][0]
     assert beside[2][0]["loss/sft"] == pytest.approx(0.5 * sft, rel=1e-4)
-    assert beside[0].counts["backward_tokens"] > alone[0].counts["backward_tokens"]
+    assert beside[0].account.counts["backward_tokens"] > alone[0].account.counts["backward_tokens"]
 
 
 def test_a_run_that_goes_on_keeps_price_values_and_reference(train):
@@ -279,7 +279,7 @@ def test_one_answer_to_a_prompt_is_no_cause_for_a_warning(train, caplog):
 def test_models_held_before_a_stop_are_told_after_it(train, make_parts):
     method = train("ppo")[0]
     saved = {"state_dict": method.state_dict()}
-    method.held_before = {"reward": {"parameters": 3, "bytes": 12}}
+    method.account.models = {"reward": {"parameters": 3, "bytes": 12}}
     method.on_save_checkpoint(saved)
     again = train("ppo")[0]
     again.on_load_checkpoint(saved)

@@ -161,7 +161,7 @@ def test_scoring_k_in_parts_changes_nothing(name, train):
 
     def step(size):
         method, watch, _ = train(name, **active(name), batch=16, more={**UNCLIPPED, "micro_k": size})
-        return watch.gradients[0], method.counts
+        return watch.gradients[0], method.account.counts
 
     whole, counts = step(None)
     for size in (1, 2, 3):
@@ -206,7 +206,7 @@ def test_a_prompt_is_read_once_a_step(name, train, monkeypatch):
             read = Policy.read
             patch.setattr(Policy, "read", lambda self, p: rows.append(len(p.lengths)) or read(self, p))
             method, watch, _ = train(name, **active(name), batch=16, more={**UNCLIPPED, **more})
-        return sum(rows), method.counts["forward_tokens"], watch.gradients[0]
+        return sum(rows), method.account.counts["forward_tokens"], watch.gradients[0]
 
     once, few, whole = step(micro_batch=16)
     twice, many, cut = step(micro_batch=8)
@@ -238,7 +238,7 @@ def test_lambda_0_is_sft_to_the_byte_and_never_samples(name, train, answered):
     assert answered == []
     assert same_bytes(weights(idle), weights(sft))
     assert all("loss/own" not in numbers for numbers in steps)
-    assert idle.counts == sft.counts
+    assert idle.account.counts == sft.account.counts
     assert len(watch.gradients) == 4
 
 
@@ -263,7 +263,7 @@ def test_an_inactive_epoch_is_sft_to_the_byte_and_never_samples(name, epochs, wh
 def test_active_epochs(name, which, sampled, train):
     method, _, steps = train(name, lam=0.5, active_epochs=which, epochs=3)
     assert [int(numbers["epoch"]) for numbers in steps if "reward/mean" in numbers] == sorted(sampled * 2)
-    assert sorted(method.rewards) == sampled
+    assert sorted(method.account.rewards) == sampled
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_the_rollout_is_what_the_reward_saw(name, train, tokenizer):
             assert text.replace(" ", "") == "".join(tokenizer.inner.convert_ids_to_tokens(ids))
             assert "<end>" not in text
     assert steps[-1]["reward/mean"] == pytest.approx(float(rollout.rewards.mean()))
-    assert method.counts["sampled_tokens"] > int(rollout.branches.lengths.sum())
+    assert method.account.counts["sampled_tokens"] > int(rollout.branches.lengths.sum())
 
 
 @pytest.mark.parametrize("name", [name for name in ON_POLICY if get_object(config(name)["method"]["_target_"]) is ESO])
@@ -396,10 +396,10 @@ def test_answers_worth_nothing_are_not_scored(name, train, monkeypatch):
     rollout = method.last_rollout[1]
     answers = (rollout.branches.lengths * (rollout.advantages != 0)).sum()
     references = method.last_rollout[0].references.lengths.sum()
-    assert method.counts["scored_tokens"] == answers + references
+    assert method.account.counts["scored_tokens"] == answers + references
     monkeypatch.setattr(ESO, "scored", lambda self, rollout: rollout)
     expected, plain = step()
-    assert method.counts["scored_tokens"] < plain.counts["scored_tokens"]
+    assert method.account.counts["scored_tokens"] < plain.account.counts["scored_tokens"]
     assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
@@ -475,7 +475,7 @@ def test_an_answer_without_a_usable_reward_takes_no_part(name, train):
     rollout = method.last_rollout[1]
     k = rollout.rewards.shape[1]
     expected = sum(j < k for _, j in bad)
-    assert method.counts["bad_rewards"] == int((~rollout.good).sum()) == expected > 0
+    assert method.account.counts["bad_rewards"] == int((~rollout.good).sum()) == expected > 0
     assert (rollout.advantages[~rollout.good] == 0).all()
     assert all((leaf.grad[~scored.good] == 0).all() for scored, leaf in pushed)
     assert any((leaf.grad != 0).any() for _, leaf in pushed) or name == "unlike"
