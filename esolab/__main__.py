@@ -147,10 +147,10 @@ def _refuse(flags: Namespace) -> None:
         raise BadInput(f"--{'resolve' if flags.resolve else 'package'}: goes with --cfg job alone; leave it out to run")
 
 
-def end(code: int) -> NoReturn:
-    """End this process. One of several ranks does not take the interpreter down: a thread of gloo may still be letting
-    go of the tensors of the last message, for which it needs the interpreter, and where that is gone it aborts."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+def end(code: int, rank: bool) -> NoReturn:
+    """End this process. A rank of several does not take the interpreter down: a thread of gloo may still be letting go
+    of the tensors of the last message, for which it needs the interpreter, and where that is gone it aborts."""
+    if rank:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -159,4 +159,5 @@ def end(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    end(main())
+    rank = os.environ.get("WORLD_SIZE", "1") != "1"  # Lightning forgets it
+    end(main(), rank)

@@ -40,17 +40,6 @@ heavy = sorted({{"torch", "transformers", "pytorch_lightning", "datasets", "wand
 print("exit", code or 0, "heavy", heavy)
 """
 
-ENDS = """
-import atexit
-from esolab.__main__ import end
-class Last:
-    def __del__(self):
-        print("torn down")
-last = Last()
-atexit.register(print, "at exit")
-end(3)
-"""
-
 
 def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -65,14 +54,6 @@ def python(*arguments: str, folder: Path, **environment: str) -> subprocess.Comp
 
 def finished(outputs: Path) -> list[str]:
     return sorted(path.parent.name for path in outputs.rglob("result.json"))
-
-
-@pytest.mark.parametrize(("ranks", "said"), [("1", ["at exit", "torn down"]), ("2", ["at exit"])])
-def test_a_rank_ends_with_its_exit_code_and_leaves_the_interpreter_to_threads_that_still_need_it(
-    tmp_path: Path, ranks: str, said: list[str]
-) -> None:
-    done = python("-c", ENDS, folder=tmp_path, WORLD_SIZE=ranks)
-    assert (done.returncode, done.stdout.splitlines()) == (3, said), done.stderr
 
 
 @pytest.mark.parametrize(

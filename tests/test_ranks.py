@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -352,6 +353,32 @@ def dev_rows(folder: Path) -> list[dict[str, str]]:
 def written(config: dict[str, Any], folder: Path) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder / "config.yaml"
+
+
+WATCHES = """
+import atexit, os
+class Last:
+    def __init__(self):
+        self.rank, self.write = os.environ.get("RANK", "parent"), os.write
+        self.file = os.open("ends", os.O_RDWR | os.O_APPEND)
+        atexit.register(self.say, "at exit")
+    def say(self, what):
+        self.write(self.file, f"{self.rank} {what}\\n".encode())
+    def __del__(self):
+        self.say("torn down")
+last = Last()
+"""
+
+
+def test_a_rank_ends_without_its_interpreter_which_threads_may_still_need(tmp_path: Path) -> None:
+    config = tiny(tmp_path, *DDP, "method=sft", "trainer.max_steps=2")
+    (tmp_path / "sitecustomize.py").write_text(WATCHES)
+    (tmp_path / "ends").touch()
+    command = [sys.executable, "-m", "esolab", "--resolved", str(written(config, tmp_path))]
+    paths = os.pathsep.join([str(tmp_path), str(Path(esolab.run.__file__).parents[1])])
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, check=True)
+    ends = sorted((tmp_path / "ends").read_text().splitlines())
+    assert ends == ["0 at exit", "1 at exit", "parent at exit", "parent torn down"]
 
 
 def test_rows_are_shared_out() -> None:
