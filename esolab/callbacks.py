@@ -14,7 +14,7 @@ from esolab import ranks, results
 from esolab.checkpoints import Told
 from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
-from esolab.mirror import Mirror
+from esolab.mirror import Wandb
 from esolab.terminal import progress
 
 
@@ -144,5 +144,5 @@ class KeepSamples(pl.Callback):
         with results.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         for logger in trainer.loggers:
-            if isinstance(logger, Mirror):
+            if isinstance(logger, Wandb):
                 logger.log_rollouts(lines, step)

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from esolab import results
 from esolab.errors import BadInput
-from esolab.mirror import Mirror, forget_unsent
+from esolab.mirror import Board, Wandb, forget_unsent
 
 SAVE_SECONDS = 2  # how old metrics.csv may be while a run goes on
 
@@ -128,9 +128,7 @@ def _wandb_knows_us() -> None:
 @needing(_tensorboard_is_there)
 def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
     """Event files in the run's folder."""
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(folder, name="tensorboard", version="")
+    return Board(folder)
 
 
 @needing(_wandb_knows_us)
@@ -147,7 +145,7 @@ def wandb_logger(
     choices = {k: v for k, v in config["choices"].items() if v is not None}
     name = folder.name.rpartition("-")[2]
     forget_unsent(folder, name)
-    return Mirror(
+    return Wandb(
         save_dir=folder,
         project=project,
         entity=entity,

@@ -1,6 +1,6 @@
-"""A W&B run as a mirror of metrics.csv and samples.jsonl: each row once, whatever ends and begins again.
+"""W&B and TensorBoard as mirrors of metrics.csv and samples.jsonl: each row once, whatever ends and begins again.
 
-W&B alone cannot say so. A run that is killed has told of steps that it will make again after its last checkpoint; and
+They alone cannot say so. A run that is killed has told of steps that it will make again after its last checkpoint; and
 what a process without a network has told is in a buffer, of which a kill loses the end, or all.
 """
 
@@ -12,15 +12,39 @@ from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 STEP = "trainer/global_step"  # the axis that Lightning gives to all charts
 ROWS = 3  # that an optimizer step may have: its own, its rollouts, the scores at the end of an epoch
 
 
-class Mirror(WandbLogger):
+@runtime_checkable
+class Mirror(Protocol):
+    """A logger that can be told of what was before training begins: of a trunk, of a run that goes on, or of one that
+    has had no such logger before."""
+
+    def catch_up(self, metrics: Iterable[Mapping[str, str]], samples: Iterable[Mapping[str, Any]]) -> None:
+        """Take the rows of metrics.csv and the lines of samples.jsonl that are there, unless they are there already."""
+        ...
+
+
+class Board(TensorBoardLogger):
+    """The event files of a folder. Those of earlier processes are removed, and all is told again."""
+
+    def __init__(self, folder: Path) -> None:
+        for left in (folder / "tensorboard").glob("events.out.tfevents.*"):
+            left.unlink()
+        super().__init__(folder, name="tensorboard", version="")
+
+    def catch_up(self, metrics: Iterable[Mapping[str, str]], samples: Iterable[Mapping[str, Any]]) -> None:
+        """Tell the rows of metrics.csv."""
+        for row in metrics:
+            self.log_metrics(_numbers(row), int(row["step"]))
+
+
+class Wandb(WandbLogger):
     """The W&B run of a folder. W&B's own step of a row follows from the optimizer step and from what the row holds; so
     where W&B stands says what it has."""
 
@@ -49,11 +73,10 @@ class Mirror(WandbLogger):
         self._tell(ROWS * step + 1, {"rollouts": self.table, STEP: step})
 
     def catch_up(self, metrics: Iterable[Mapping[str, str]], samples: Iterable[Mapping[str, Any]]) -> None:
-        """Tell what W&B does not have of the rows of metrics.csv and the lines of samples.jsonl that are there before
-        training begins: of a trunk, of a run that goes on, or of one that has had no W&B run before."""
+        """Tell what W&B does not have."""
         rollouts = {step: list(lines) for step, lines in groupby(samples, itemgetter("step"))}
         for row in metrics:
-            step, numbers = int(row["step"]), {k: float(v) for k, v in row.items() if k != "step" and v != ""}
+            step, numbers = int(row["step"]), _numbers(row)
             self.log_metrics(numbers, step)
             if "loss" in numbers and step in rollouts:
                 self.log_rollouts(rollouts[step], step)
@@ -61,6 +84,11 @@ class Mirror(WandbLogger):
     def _tell(self, place: int, row: dict[str, Any]) -> None:
         if place > self.told:
             self.experiment.log(row, step=place, commit=True)
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    """What a row of metrics.csv says of its step."""
+    return {name: float(value) for name, value in row.items() if name != "step" and value != ""}
 
 
 def forget_unsent(folder: Path, name: str) -> None:

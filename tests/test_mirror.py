@@ -1,4 +1,4 @@
-"""W&B has each row of a run once, whatever ended and began again."""
+"""W&B and TensorBoard have each row of a run once, whatever ended and began again."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +18,8 @@ from test_loggers import CONFIG
 from test_run import tiny
 
 from esolab import trunks
-from esolab.loggers import closing, wandb_logger
-from esolab.mirror import Mirror
+from esolab.loggers import MetricsFile, closing, wandb_logger
+from esolab.mirror import Wandb
 from esolab.run import run
 
 BLOCK, HEAD = 32768, struct.Struct("<IHB")  # of the logs of LevelDB, which W&B writes: checksum, length, which part
@@ -52,6 +52,14 @@ def records(content: bytes) -> Iterator[bytes]:
         if part in (1, 4):  # the whole, or its last part
             yield parts
             parts = b""
+
+
+def shown(folder: Path) -> list[tuple[int, str]]:
+    """The step of each row that TensorBoard's event files hold, and what the row is, as `told` says it of W&B."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0}, purge_orphaned_data=False).Reload()
+    return sorted((event.step, kind) for kind in ("loss", "dev/loss") for event in board.Scalars(kind))
 
 
 def told(folder: Path) -> list[tuple[int, str]]:
@@ -96,7 +104,7 @@ def test_a_run_without_a_network_that_goes_on_is_told_whole(tmp_path: Path, wand
         (file,) = folder.glob("wandb/offline-run-*/*.wandb")
         file.write_bytes(file.read_bytes()[:7])  # what a kill leaves, before W&B writes its first block
     with closing([second := wandb_logger(folder, CONFIG)]):
-        assert isinstance(second, Mirror)
+        assert isinstance(second, Wandb)
         second.catch_up(rows(saved), [sample(n) for n in (1, 3) if n <= saved])
         log(second, range(saved + 1, 5))
         assert second.table.data == [[1, "answer 1"], [3, "answer 3"]]
@@ -112,7 +120,7 @@ def test_a_run_that_its_server_knows_is_told_the_rest(tmp_path: Path, has: int) 
     places = {"loss": 0, "rollouts": 1, "dev/loss": 2}
     own = [3 * step + places[kind] for step, kind in WHOLE]
     sent: list[int] = []
-    mirror = Mirror(save_dir=tmp_path, project="p")
+    mirror = Wandb(save_dir=tmp_path, project="p")
     mirror._experiment = SimpleNamespace(  # type: ignore[assignment]
         starting_step=own[has - 1] + 1 if has else 0, log=lambda row, step, commit: sent.append(step)
     )
@@ -124,7 +132,7 @@ def test_a_run_that_its_server_knows_is_told_the_rest(tmp_path: Path, has: int) 
 def test_a_rerun_begins_its_wandb_run_anew(tmp_path: Path) -> None:
     for rerun, resume in ((True, None), (False, "allow")):
         logger = wandb_logger(tmp_path / "a-00000001", {**CONFIG, "rerun": rerun})
-        assert isinstance(logger, Mirror)
+        assert isinstance(logger, Wandb)
         assert logger._wandb_init["resume"] == resume
 
 
@@ -147,6 +155,30 @@ def test_a_run_from_a_trunk_is_told_the_shared_epochs_too(tmp_path: Path, wandb:
     assert told(folder) == expected(folder)
     assert (1, "loss") in told(folder)
     assert wandb.codes == [0]
+
+
+def test_tensorboard_has_the_shared_epochs_and_each_row_once(tmp_path: Path) -> None:
+    """Also of a run that is stopped and taken up again, and of one that is repeated."""
+    config = tiny(tmp_path, "logger=tensorboard", "trainer.save_every=3")
+    trunks.train(config)
+    whole = MetricsFile.log_metrics
+
+    def log_metrics(self: MetricsFile, metrics: Mapping[str, float], step: int | None = None) -> None:
+        whole(self, metrics, step)
+        if step == 8:
+            raise ZeroDivisionError
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(MetricsFile, "log_metrics", log_metrics)
+        with pytest.raises(ZeroDivisionError):
+            run(config)
+    folder = run(config)
+    assert "going on from" in (folder / "run.log").read_text()
+    rows = sorted(row for row in expected(folder) if row[1] != "rollouts")
+    assert [step for step, kind in rows if kind == "loss"] == [*range(1, 9)]
+    assert shown(folder) == rows
+    run({**config, "rerun": True})
+    assert shown(folder) == rows
 
 
 KILLED = """
