@@ -154,18 +154,8 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
     policy = model.load_policy(tokenizer).to(trainer.device)
     if trainer.gradient_checkpointing:
         recompute_blocks(policy.network)
-    whole, learning = parameters(policy), sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    log.info(
-        f"{config['choices']['model']}: {whole:,} parameters{f', {learning:,} of them trained' * (learning < whole)}; "
-        f"{len(train):,} training examples, {dropped:,} over-long ones dropped, {cut:,} shortened; "
-        f"{len(dev):,} dev prompts, {dropped_dev:,} over-long ones dropped; "
-        f"{sum(len(t.rows) for t in tests.values()):,} test prompts, "
-        f"{sum(t.shortened for t in tests.values()):,} shortened"
-    )
-    if trainer.strategy == "fsdp" and trainer.size == 1:
-        log.info("trainer.strategy=fsdp: there is one device, and nothing to share out")
     method: Method = make(_parts(config, policy, tokenizer, trainer, len(train)))
-    return Assembly(
+    run = Assembly(
         config,
         trainer,
         evaluation,
@@ -181,6 +171,23 @@ def assemble(config: Mapping[str, Any], place: Place) -> Assembly:
         cut,
         sum(weight.numel() for weight in method.parameters() if weight.requires_grad),
     )
+    _introduce(run)
+    return run
+
+
+def _introduce(run: Assembly) -> None:
+    """Say what there is to train, on what, and what was left out of it."""
+    policy, tests = run.method.policy, run.tests.values()
+    whole, learning = parameters(policy), sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    log.info(
+        f"{run.config['choices']['model']}: {whole:,} parameters"
+        f"{f', {learning:,} of them trained' * (learning < whole)}; "
+        f"{len(run.train):,} training examples, {run.dropped:,} over-long ones dropped, {run.cut:,} shortened; "
+        f"{len(run.dev):,} dev prompts, {run.dropped_dev:,} over-long ones dropped; "
+        f"{sum(len(t.rows) for t in tests):,} test prompts, {sum(t.shortened for t in tests):,} shortened"
+    )
+    if run.trainer.strategy == "fsdp" and run.trainer.size == 1:
+        log.info("trainer.strategy=fsdp: there is one device, and nothing to share out")
 
 
 def parameters(policy: Policy) -> int:

@@ -54,19 +54,15 @@ def fit(
     loggers = [metrics, *([logger()] if logger else [])] if ranks.lead() else []
     saved = ranks.gathered(_where_it_stands(folder, start, metrics) if ranks.lead() else None)[0]
     if saved is not None:
-        data.steps, theirs, weights = opened(saved)
-        if saved.parent.parent == folder:
-            refuse_other(saved, theirs, run.config)
-        refuse_partial(saved, weights, run.method)
-        log.info(f"going on from {saved} after step {data.steps}")
-    samples = KeepSamples(folder / "samples.jsonl", trainer.samples_every)
+        data.steps = _taken_up(saved, folder, run)
+    samples, kept = KeepSamples(folder / "samples.jsonl", trainer.samples_every), []
     if ranks.lead():
         metrics.start_at(data.steps)
+        kept = samples.start_at(data.steps)
     owed = ranks.gathered(_owed(trainer, len(run.train), metrics, data.steps) if ranks.lead() else None)[0]
     with closing(loggers), warnings.catch_warnings():
         for message, category in QUIETED:
             warnings.filterwarnings("ignore", message=message, category=category)
-        kept = samples.start_at(data.steps) if ranks.lead() else []
         for mirror in loggers[1:]:
             if isinstance(mirror, Mirror):
                 mirror.catch_up(metrics.rows, kept)
@@ -98,6 +94,17 @@ def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> 
         said = json.loads((start / TRUNK).read_text(encoding="utf-8"))
         results.write_json(folder / TRUNK, {"hash": start.name, **said})
     return shared
+
+
+def _taken_up(saved: Path, folder: Path, run: Assembly) -> int:
+    """The step to go on after, of a checkpoint that is this run's in its `folder`, or of a trunk. Raises BadInput where
+    it is neither."""
+    step, theirs, weights = opened(saved)
+    if saved.parent.parent == folder:
+        refuse_other(saved, theirs, run.config)
+    refuse_partial(saved, weights, run.method)
+    log.info(f"going on from {saved} after step {step}")
+    return step
 
 
 def _owed(trainer: Trainer, examples: int, metrics: MetricsFile, step: int) -> int | None:
