@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,26 @@ def two_learn_what_one_learns(
         assert ours["grad_norm"] > 0.5
 
 
+def stopped(config: dict[str, Any], owner: type, name: str, after: int) -> Callable[[], None]:
+    """Run it, in a process of its own, with rank 1 told to end by the call of that number of a method. A rank that ends
+    so exits with 7."""
+    calls, usual = count(1), getattr(owner, name)
+
+    def tell(self: Any, *args: Any) -> Any:
+        if next(calls) == after and ranks.number() == 1:
+            os.kill(os.getpid(), 15)
+        return usual(self, *args)
+
+    def work() -> None:
+        setattr(owner, name, tell)
+        try:
+            run(config)
+        except KeyboardInterrupt:
+            sys.exit(7)
+
+    return work
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [(), ("model.lora.r=4",), ("method=ppo", "method.kl_target=1.0")], ids=["", "lora", "ppo"]
@@ -272,21 +293,7 @@ def test_a_stop_of_one_rank_stops_all_after_the_same_step_and_they_go_on_to_the_
 ) -> None:
     """Against a run that the front door has started on two ranks, and nothing has stopped."""
     config = tiny(tmp_path, *strategy, *more, "data.train=64")
-    record = Method.record
-
-    def tell(self: Any, numbers: dict[str, float]) -> None:
-        record(self, numbers)
-        if self.account.steps == 6 and ranks.number() == 1:
-            os.kill(os.getpid(), 15)
-
-    def stopped() -> None:
-        Method.record = tell  # type: ignore[method-assign]
-        try:
-            run(config)
-        except KeyboardInterrupt:
-            sys.exit(7)
-
-    assert together(stopped) == [7, 7]
+    assert together(stopped(config, Method, "record", after=6)) == [7, 7]
     folder = esolab.run.locate(config).folder
     assert opened(folder / LAST)[0] == 6
     assert together(lambda: run(config)) == [0, 0]
@@ -325,21 +332,8 @@ def test_dev_scores_that_two_ranks_owe_are_given_when_they_go_on(
 
 @pytest.mark.slow
 def test_ranks_of_which_one_is_told_amid_the_dev_scores_end_together_after_them(tmp_path: Path) -> None:
-    config, scores = tiny(tmp_path, *DDP, "method=sft"), Assembly.dev_scores
-
-    def tell(self: Assembly) -> dict[str, float]:
-        if ranks.number() == 1:
-            os.kill(os.getpid(), 15)
-        return scores(self)
-
-    def stopped() -> None:
-        Assembly.dev_scores = tell  # type: ignore[method-assign]
-        try:
-            run(config)
-        except KeyboardInterrupt:
-            sys.exit(7)
-
-    assert together(stopped) == [7, 7]
+    config = tiny(tmp_path, *DDP, "method=sft")
+    assert together(stopped(config, Assembly, "dev_scores", after=1)) == [7, 7]
     folder = esolab.run.locate(config).folder
     assert opened(folder / LAST)[0] == 4
     assert [row["step"] for row in dev_rows(folder)] == ["4"]

@@ -6,7 +6,6 @@ a GPU.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_ranks import RAGGED, WAYS, short, together, two_do_what_one_does, two_learn_what_one_learns
+from test_ranks import RAGGED, WAYS, short, stopped, together, two_do_what_one_does, two_learn_what_one_learns
 from test_run import tiny
 
 import esolab.run
@@ -192,21 +191,7 @@ def test_in_bf16_it_ends_and_small_steps_are_not_lost(tmp_path: Path, more: tupl
 @pytest.mark.parametrize("more", [(), ("model.lora.r=4",), ("trainer.precision=bf16-true",)], ids=short)
 def test_ranks_that_stop_go_on_to_the_same_end(tmp_path: Path, more: tuple[str, ...]) -> None:
     config = tiny(tmp_path, *ZERO, *more)
-    record = Method.record
-
-    def tell(self: Any, numbers: dict[str, float]) -> None:
-        record(self, numbers)
-        if self.account.steps == 6 and ranks.number() == 1:
-            os.kill(os.getpid(), 15)
-
-    def stopped() -> None:
-        Method.record = tell  # type: ignore[method-assign]
-        try:
-            run(config)
-        except KeyboardInterrupt:
-            sys.exit(7)
-
-    assert together(on_cpu(stopped)) == [7, 7]
+    assert together(on_cpu(stopped(config, Method, "record", after=6))) == [7, 7]
     folder = esolab.run.locate(config).folder
     assert opened(folder / LAST)[0] == 6
     parts = torch.load(folder / LAST, weights_only=True)["optimizer_states"][0]["zero"]
@@ -226,17 +211,17 @@ def test_ranks_that_stop_go_on_to_the_same_end(tmp_path: Path, more: tuple[str, 
 @pytest.mark.usefixtures("anywhere")
 def test_training_that_diverges_on_one_rank_ends_on_all_with_a_message(tmp_path: Path) -> None:
     config = tiny(tmp_path, *ZERO, "method=sft")
-    average = Method.average_gradients
+    average = Method.average
 
-    def spoiled(self: Method) -> None:
+    def spoiled(self: Method, *args: Any) -> float:
         if self.account.steps == 2 and ranks.number() == 1:
             weight = next(w for w in self.parameters() if w.grad is not None)
             assert weight.grad is not None
             weight.grad.view(-1)[0] = float("inf")
-        average(self)
+        return average(self, *args)
 
     def diverges() -> None:
-        Method.average_gradients = spoiled  # type: ignore[method-assign]
+        Method.average = spoiled  # type: ignore[method-assign]
         with pytest.raises(BadInput, match=r"training diverged at step 3: loss .* gradient norm nan"):
             run(config)
         sys.exit(5)
