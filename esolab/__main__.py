@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import traceback
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -160,4 +161,11 @@ def end(code: int, rank: bool) -> NoReturn:
 
 if __name__ == "__main__":
     rank = os.environ.get("WORLD_SIZE", "1") != "1"  # Lightning forgets it
-    end(main(), rank)
+    try:
+        code = main()
+    except Exception:
+        if not rank:
+            raise
+        traceback.print_exc()
+        code = 1
+    end(code, rank)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esolab import ranks
-from esolab.results import whole_lines, write_text, writing
+from esolab.results import append, whole_lines, write_text
 
 
 def files(path: Path) -> list[Path]:
@@ -40,6 +40,4 @@ class Answered:
 
     def add(self, data: str, decoding: str, ids: Sequence[str], answers: Sequence[str]) -> None:
         """Keep them."""
-        row = {"data": data, "decoding": decoding, "ids": list(ids), "answers": list(answers)}
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append(self.path, [{"data": data, "decoding": decoding, "ids": list(ids), "answers": list(answers)}])

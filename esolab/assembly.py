@@ -19,6 +19,7 @@ from esolab.corpora.base import Corpus, Splits
 from esolab.data import Encoded, TrainingData, encode, shorten, within
 from esolab.errors import BadInput, gather
 from esolab.evaluate import Evaluation, TestSet, reference_loss
+from esolab.identity import identity
 from esolab.methods.base import Method, Parts
 from esolab.methods.reward_model import RewardModel
 from esolab.models import Model
@@ -53,7 +54,7 @@ def locate(config: Mapping[str, Any]) -> Place:
     read = [model.fingerprint(), corpus.fingerprint(), *(c.fingerprint() for c in tests.values())]
     judge = getattr(build(config["reward"]), "fingerprint", lambda: "")()  # of a reward that is a model
     read += [judge] if judge else []
-    name = results.identity(config, read)
+    name = identity(config, read)
     return Place(name, results.run_folder(config, name), model, corpus, tests, read)
 
 

@@ -141,8 +141,7 @@ class KeepSamples(pl.Callback):
             )
         ]
         lines = [dict(zip(self.columns, row, strict=True)) for row in rows]
-        with results.writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        results.append(self.path, lines)
         for logger in trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.log_rollouts(lines, step)

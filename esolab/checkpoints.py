@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
 import subprocess
 import threading
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,12 +20,13 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from esolab import ranks
-from esolab.errors import BadInput
+from esolab.errors import BadInput, out_of_memory
+from esolab.identity import differing
 from esolab.methods.base import Method
-from esolab.results import differing
 from esolab.terminal import log
 
 LAST, PREVIOUS = "checkpoints/last.ckpt", "checkpoints/previous.ckpt"  # in the folder of a run
+TORN = ".torn"  # in place of .ckpt, what a damaged one ends with
 
 
 class Files(TorchCheckpointIO):
@@ -44,6 +45,8 @@ class Files(TorchCheckpointIO):
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # torch makes the latter of what a full disk says
             draft.unlink(missing_ok=True)
+            if out_of_memory(error):
+                raise
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise BadInput(
                 f"outputs: cannot write {str(target)!r} ({reason}); the checkpoint before it is whole: make room, and "
@@ -60,24 +63,40 @@ def begun(folder: Path) -> bool:
 
 
 def latest(folder: Path, clear: bool = False) -> Path | None:
-    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and removed by `clear`:
-    the next to be written would keep it, as the one before, in place of a whole one."""
+    """The last whole checkpoint of a run; None where there is none. One that is torn is named, and `clear`
+    puts it out of the way: the next to be written would keep it, as the one before, in place of a whole one.
+
+    Raises:
+        BadInput: one cannot be read, which does not say that it is torn.
+    """
     for file in (folder / LAST, folder / PREVIOUS):
         if file.exists():
             if whole(file):
                 return file
             log.warning(f"{file}: torn or damaged, and not used")
             if clear:
-                file.unlink()
+                os.replace(file, file.with_suffix(TORN))
     return None
 
 
 def whole(file: Path) -> bool:
-    """Whether every part of a checkpoint has the checksum that was written with it."""
+    """Whether every part of a checkpoint has the checksum that was written with it, and torch finds them. Raises
+    BadInput where it cannot be read."""
     try:
         with zipfile.ZipFile(file) as parts:
-            return parts.testzip() is None
-    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError):  # whatever a broken directory leads to
+            if parts.testzip() is not None:
+                return False
+        torch.load(file, mmap=True, weights_only=True)
+        return True
+    except pickle.UnpicklingError:  # none of ours, but as it was written
+        return True
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # a broken directory, which leads to no place in the file
+            return False
+        raise BadInput(
+            f"{file}: cannot be read ({error.strerror}); once it can, the same command goes on from it"
+        ) from error
+    except Exception:  # whatever else a broken directory leads to
         return False
 
 
@@ -193,11 +212,15 @@ def signals() -> Iterator[Told]:
         if threading.current_thread() is threading.main_thread():
             for sign, handler in before.items():
                 signal.signal(sign, handler)
-        if ranks.lead() and signal.SIGUSR1 in told and "SLURM_JOB_ID" in os.environ:
-            _requeue(os.environ["SLURM_JOB_ID"])
+        if ranks.lead():
+            requeue(told)
 
 
-def _requeue(job: str) -> None:
+def requeue(heard: Sequence[int]) -> None:
+    """Ask SLURM to queue this job again, where it is one and SIGUSR1 was heard."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or signal.SIGUSR1 not in heard:
+        return
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)
     except (OSError, subprocess.CalledProcessError) as error:

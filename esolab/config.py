@@ -25,6 +25,7 @@ from esolab.allowed import allowing, named, references
 from esolab.check import build as build
 from esolab.check import check, near, near_key, plain_values, settable
 from esolab.errors import BadInput
+from esolab.identity import HOW
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "plugins"))  # Hydra accepts a launcher only from a package called hydra_plugins
@@ -41,8 +42,8 @@ NO_PART = (
     "sweep",
     "trunks",
     "about",
-    r"trainer\.gradient_checkpointing",
-)  # of a run
+    *map(re.escape, HOW),
+)  # of what tells runs apart
 
 OmegaConf.register_new_resolver("cores", lambda: len(os.sched_getaffinity(0)), replace=True)
 OmegaConf.register_new_resolver("either", lambda given, yes, no: no if given is None else yes, replace=True)

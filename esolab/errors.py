@@ -26,10 +26,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is no more memory, of a GPU or of the machine."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return (
-        isinstance(error, RuntimeError)
-        and re.search("not enough memory|allocate memory|out of memory", str(error)) is not None
-    )
+    said = "not enough memory|allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    return isinstance(error, RuntimeError) and re.search(said, str(error)) is not None
 
 
 def too_little_memory(error: BaseException, way_out: str) -> BadInput:

@@ -21,6 +21,7 @@ from esolab.config import CONF, build, quoted, resolve
 from esolab.corpora.base import Corpus
 from esolab.data import Encoded, collate, encode, shorten
 from esolab.errors import BadInput, gather, memory_needed
+from esolab.identity import identity
 from esolab.logprobs import branch_logprobs
 from esolab.methods.onpolicy import read
 from esolab.methods.reward_model import RewardModel
@@ -278,7 +279,7 @@ def score_policy(config: dict[str, Any]) -> tuple[Path, Scores]:
     corpora: dict[str, Corpus] = {
         n: build(config["data"] if n == own else nodes[n]) for n in config["evaluation"]["data"]
     }
-    name = results.identity(config, [corpus.fingerprint() for corpus in corpora.values()])
+    name = identity(config, [corpus.fingerprint() for corpus in corpora.values()])
     torch.set_num_threads(config["trainer"]["threads"])
     transformers.utils.logging.disable_progress_bar()
     model, evaluation = build(config["model"]), build(config["evaluation"])

@@ -12,17 +12,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from esolab import ranks, results
 from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress
 from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other, refuse_partial
+from esolab.identity import HOW, flat
 from esolab.loggers import MetricsFile, closing
 from esolab.mirror import Mirror
 from esolab.terminal import log
 from esolab.training import Trainer
 
 TRUNK = "trunk.json"  # what a trunk says of itself once it is finished, kept by the runs that begin with it
+MANY = 10_000  # rows, which take a logger some time
 QUIETED = (  # warnings of Lightning's that say nothing here
     (".*does not have many workers.*", UserWarning),
     (".*exists and is not empty.*", UserWarning),  # a run that goes on
@@ -49,6 +52,8 @@ def fit(
         BadInput: a checkpoint is none of this run's, or one cannot be written; the last one that was is whole.
         KeyboardInterrupt: as `told`.
     """
+    # Lightning takes it from SLURM, which may have started runs side by side
+    rank_zero_only.rank = ranks.number()  # type: ignore[attr-defined]
     trainer = run.trainer if until is None else replace(run.trainer, epochs=until)
     metrics, data = MetricsFile(folder / "metrics.csv"), run.data
     loggers = [metrics, *([logger()] if logger else [])] if ranks.lead() else []
@@ -65,6 +70,8 @@ def fit(
             warnings.filterwarnings("ignore", message=message, category=category)
         for mirror in loggers[1:]:
             if isinstance(mirror, Mirror):
+                if len(metrics.rows) > MANY:
+                    log.info(f"{len(metrics.rows):,} rows of metrics.csv are told to {type(mirror).__name__}")
                 mirror.catch_up(metrics.rows, kept)
         callbacks = [
             ShowProgress(trainer.steps(len(run.train)), label or run.label),
@@ -88,7 +95,7 @@ def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> 
     if (own := latest(folder, clear=True)) is not None:
         return own
     (folder / TRUNK).unlink(missing_ok=True)
-    shared = None if start is None else latest(start, clear=True)
+    shared = None if start is None else latest(start)
     if start is not None and shared is not None:
         shutil.copyfile(start / "metrics.csv", metrics.path)
         said = json.loads((start / TRUNK).read_text(encoding="utf-8"))
@@ -102,8 +109,10 @@ def _taken_up(saved: Path, folder: Path, run: Assembly) -> int:
     step, theirs, weights = opened(saved)
     if saved.parent.parent == folder:
         refuse_other(saved, theirs, run.config)
+    before, now = dict(flat(theirs)), dict(flat(run.config))
+    other = [f"{key}={now[key]} in place of {before.get(key)}" for key in HOW if now.get(key) != before.get(key)]
     refuse_partial(saved, weights, run.method)
-    log.info(f"going on from {saved} after step {step}")
+    log.info(f"going on from {saved} after step {step}{' with ' * bool(other)}{', '.join(other)}")
     return step
 
 

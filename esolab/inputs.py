@@ -13,6 +13,7 @@ from esolab import results
 from esolab.assembly import Place
 from esolab.checkpoints import begun
 from esolab.errors import BadInput
+from esolab.identity import differing
 
 FILE = "inputs.json"  # in the folder of a run
 
@@ -36,7 +37,7 @@ def refuse_changed(config: Mapping[str, Any], place: Place) -> None:
         if file.with_name("result.json").exists() or not begun(file.parent):
             continue
         theirs: Any = OmegaConf.to_container(OmegaConf.load(file.with_name("config.yaml")))
-        if results.differing(config, theirs):
+        if differing(config, theirs):
             continue
         before = json.loads(file.read_text(encoding="utf-8"))
         for name in [name for name in now if before.get(name) != now[name]][:1]:

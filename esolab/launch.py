@@ -21,8 +21,8 @@ from esolab.allowed import trusted
 from esolab.processes import mortal
 from esolab.training import Trainer
 
-STOPPED = 130  # the exit code of a run that goes on another time
-PATIENCE = 30  # seconds that the others have to end after one has failed
+BAD_INPUT, STOPPED = 2, 130  # exit codes; the latter of a run that goes on another time
+PATIENCE, SAVING = 30, 600  # seconds that the others have to end after one has failed, or has stopped as it was told
 
 
 def apart(trainer: Trainer) -> bool:
@@ -61,23 +61,35 @@ def _start(command: list[str], where: dict[str, str], said: Path | None) -> subp
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], place: Path) -> int:
-    """Until all have ended; the exit code, as a shell says it. One that stops as it was told to ends no other."""
+    """Until all have ended; the exit code, as a shell says it. Where one fails the others are told to end; where one
+    has stopped as it was told they have time to save. Those that take longer are killed."""
+    first: list[int] = []  # the ranks that failed before the others were told
     until = float("inf")
-    while any(process.poll() is None for process in processes):
-        if until == float("inf") and any(process.returncode not in (None, 0, STOPPED) for process in processes):
+    while alive := [process for process in processes if process.poll() is None]:
+        codes = [process.returncode for process in processes]
+        if not first and (first := _failed(codes)):
             until = time.monotonic() + PATIENCE
-            _tell(processes, signal.SIGTERM)
+            _tell(alive, signal.SIGTERM)
+        elif STOPPED in codes and until == float("inf"):
+            until = time.monotonic() + SAVING
         if time.monotonic() > until:
-            _tell(processes, signal.SIGKILL)
+            _tell(alive, signal.SIGKILL)
         time.sleep(0.05)
     codes = [process.returncode for process in processes]
-    first = next((rank for rank, code in enumerate(codes) if code not in (0, STOPPED)), None)
-    if first is None:
-        return max(codes)
-    if first:
-        last = (place / f"{first}").read_text(errors="replace").splitlines()[-20:]
-        print(f"rank {first} failed:", *last, sep="\n", file=sys.stderr)
-    return codes[first] if codes[first] > 0 else 128 - codes[first]
+    stuck = not first and time.monotonic() > until
+    first = first or ([] if stuck else _failed(codes))
+    for rank in filter(None, first):
+        last = (place / f"{rank}").read_text(errors="replace").splitlines()[-20:]
+        print(f"rank {rank} failed:", *last, sep="\n", file=sys.stderr)
+    if not first:
+        return STOPPED if STOPPED in codes else 0
+    code = BAD_INPUT if BAD_INPUT in (codes[rank] for rank in first) else codes[first[0]]
+    return code if code > 0 else 128 - code
+
+
+def _failed(codes: list[int | None]) -> list[int]:
+    """The ranks that have ended as none should."""
+    return [rank for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
 
 
 def _tell(processes: list[subprocess.Popen[bytes]], sign: int) -> None:

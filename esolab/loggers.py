@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from esolab import results
 from esolab.errors import BadInput
-from esolab.mirror import Board, Wandb, forget_unsent
+from esolab.mirror import Board, Wandb
 
 SAVE_SECONDS = 2  # how old metrics.csv may be while a run goes on
 
@@ -76,6 +76,7 @@ class MetricsFile(Logger):
         self.torn = True  # until all of them are there
         with results.writing(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerows(self.rows[self.kept :])
+            results.settle(file)
         self.torn, self.kept, self.saved = False, len(self.rows), time.monotonic()
 
     def finalize(self, status: str) -> None:
@@ -89,6 +90,7 @@ class MetricsFile(Logger):
                 writer = csv.DictWriter(file, self.columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
+                results.settle(file)
             os.replace(draft, self.path)
         self.torn, self.kept, self.saved = False, len(self.rows), time.monotonic()
 
@@ -128,7 +130,7 @@ def _wandb_knows_us() -> None:
 @needing(_tensorboard_is_there)
 def tensorboard_logger(folder: Path, config: Mapping[str, Any]) -> Logger:
     """Event files in the run's folder."""
-    return Board(folder)
+    return Board(folder, name="tensorboard", version="")
 
 
 @needing(_wandb_knows_us)
@@ -144,7 +146,6 @@ def wandb_logger(
     goes on with the run, and begins anew where `rerun` does."""
     choices = {k: v for k, v in config["choices"].items() if v is not None}
     name = folder.name.rpartition("-")[2]
-    forget_unsent(folder, name)
     return Wandb(
         save_dir=folder,
         project=project,

@@ -31,15 +31,12 @@ class Mirror(Protocol):
 
 
 class Board(TensorBoardLogger):
-    """The event files of a folder. Those of earlier processes are removed, and all is told again."""
-
-    def __init__(self, folder: Path) -> None:
-        for left in (folder / "tensorboard").glob("events.out.tfevents.*"):
-            left.unlink()
-        super().__init__(folder, name="tensorboard", version="")
+    """Event files. Those of earlier processes are removed, and all is told again."""
 
     def catch_up(self, metrics: Iterable[Mapping[str, str]], samples: Iterable[Mapping[str, Any]]) -> None:
         """Tell the rows of metrics.csv."""
+        for left in Path(self.log_dir).glob("events.out.tfevents.*"):
+            left.unlink()
         for row in metrics:
             self.log_metrics(_numbers(row), int(row["step"]))
 
@@ -73,7 +70,10 @@ class Wandb(WandbLogger):
         self._tell(ROWS * step + 1, {"rollouts": self.table, STEP: step})
 
     def catch_up(self, metrics: Iterable[Mapping[str, str]], samples: Iterable[Mapping[str, Any]]) -> None:
-        """Tell what W&B does not have."""
+        """Tell what W&B does not have. What processes without a network have left is removed: all of it is told again,
+        so that the folder of this one alone is to be synced."""
+        for left in Path(self.save_dir or ".").glob(f"wandb/offline-run-*-{self.version}"):
+            shutil.rmtree(left)
         rollouts = {step: list(lines) for step, lines in groupby(samples, itemgetter("step"))}
         for row in metrics:
             step, numbers = int(row["step"]), _numbers(row)
@@ -89,10 +89,3 @@ class Wandb(WandbLogger):
 def _numbers(row: Mapping[str, str]) -> dict[str, float]:
     """What a row of metrics.csv says of its step."""
     return {name: float(value) for name, value in row.items() if name != "step" and value != ""}
-
-
-def forget_unsent(folder: Path, name: str) -> None:
-    """Remove what processes without a network have left of the W&B run `name`: the next tells all of it again, so that
-    its folder alone is to be synced."""
-    for left in (folder / "wandb").glob(f"offline-run-*-{name}"):
-        shutil.rmtree(left)

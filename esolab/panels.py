@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from esolab.identity import flat
 from esolab.mirror import STEP
 from esolab.report.contrasts import headline
 from esolab.report.figures import SWEPT
 from esolab.report.findings import Findings
 from esolab.report.folders import Run, whole
 from esolab.report.variants import configuration
-from esolab.results import flat
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}  # over the seeds of a series
 Sections = dict[str, list[Any]]  # panels of wandb_workspaces.reports.v2 by the title of their section

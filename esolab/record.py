@@ -10,6 +10,7 @@ from esolab import results
 from esolab.assembly import Assembly, Place, parameters
 from esolab.corpora.base import Splits
 from esolab.fitting import began_with
+from esolab.identity import identity
 from esolab.methods.account import Account
 from esolab.training import Trainer
 
@@ -25,7 +26,7 @@ def record(run: Assembly, place: Place, scores: Any, before: Any, wall: float) -
         "seed": config["seed"],
         "config_hash": place.hash,
         "setting": _setting(config, place),
-        "but_for_seed": results.identity({**config, "seed": None}, place.fingerprints),
+        "but_for_seed": identity({**config, "seed": None}, place.fingerprints),
         "scores": scores,
         "before": before,
         "train": {**_train_record(method.account, len(run.train), run.dropped, run.trainer), "shortened": run.cut},
@@ -49,7 +50,7 @@ def _setting(config: Mapping[str, Any], place: Place) -> str:
     """The identity of a run but for its method: runs that share it can be compared as methods."""
     rest = {k: v for k, v in config.items() if k not in ("method", "sampling", "reward", "protocol")}
     rest["choices"] = {**config["choices"], "method": "", "reward": ""}
-    return results.identity(rest, place.fingerprints[:2])
+    return identity(rest, place.fingerprints[:2])
 
 
 def _train_record(account: Account, examples: int, dropped: int, trainer: Trainer) -> dict[str, Any]:

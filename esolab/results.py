@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,60 +24,6 @@ from esolab.policy import Policy, Tokenizer
 from esolab.sharding import weights
 
 SCHEMA = 1
-ELSEWHERE = (
-    "logger",
-    "outputs",
-    "rerun",
-    "scale",
-    "about",
-    "slug",
-    "stages",
-    "sweep",
-    "trunks",
-)  # not what a run is, but where it is kept, and why
-HOW = ("save_every", "gradient_checkpointing")  # settings of the trainer that change no weight and no answer
-
-
-def identity(config: Mapping[str, Any], fingerprints: Iterable[str]) -> str:
-    """Eight characters that tell runs apart: a hash of the resolved configuration and of the local data it reads."""
-    text = json.dumps([_own(config), list(fingerprints)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The dotted keys of what tells two resolved configurations apart as runs."""
-    mine, other = dict(flat(_own(a))), dict(flat(_own(b)))
-    return [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
-
-
-def flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested mapping with their dotted keys; a list is one value."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _own(config: Mapping[str, Any]) -> Any:
-    """The part of a resolved configuration that is what a run is."""
-    own = {k: v for k, v in config.items() if k not in ELSEWHERE}
-    own["choices"] = {k: v for k, v in own["choices"].items() if k not in ("experiments", "logger", "scale")}
-    model = own.get("model")
-    if isinstance(model, dict) and not model.get("lora", {}).get("r"):  # without adapters it says nothing
-        own["model"] = {k: v for k, v in model.items() if k != "lora"}
-    if "trainer" in own:  # a judgement has none
-        own["trainer"] = {k: v for k, v in own["trainer"].items() if k not in HOW and (k, v) != ("nodes", 1)}
-    return _alike(own)
-
-
-def _alike(value: Any) -> Any:
-    """The same numbers written alike: lam=0 is lam=0.0."""
-    if isinstance(value, dict):
-        return {key: _alike(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_alike(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def experiment(config: Mapping[str, Any]) -> str:
@@ -127,12 +72,24 @@ def write_text(path: Path, text: str) -> None:
         try:
             with draft.open("w", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                settle(file)
             os.replace(draft, path)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
+
+
+def settle(file: IO[str]) -> None:
+    """Wait until what has been written to a file is on its disk: a machine that stops loses nothing of it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a JSONL file. Raises BadInput where the disk is full."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        settle(file)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -218,12 +175,17 @@ token, with nothing between them. `reward=preference reward.path=DIR` takes it a
     )
 
 
+class Busy(BadInput):
+    """Another process is where this one wants to write."""
+
+
 @contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of a run's folder, or `wait` until they are; the lock dies with its owner.
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the lock dies with its owner.
 
     Raises:
-        BadInput: another process is in it, or it cannot be written.
+        Busy: another process is in it.
+        BadInput: it cannot be written, or has no locks.
     """
     try:
         if folder.is_symlink() and not folder.exists():  # a link to a run that has been deleted
@@ -234,9 +196,14 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         raise BadInput(f"outputs: cannot write {str(folder)!r} ({error.strerror}); give outputs=DIR") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BadInput(f"outputs: another process is running {str(folder)!r}; wait for it, or stop it") from None
+            raise Busy(f"outputs: another process is running {str(folder)!r}; wait for it, or stop it") from None
+        except OSError as error:  # a file system without locks
+            raise BadInput(
+                f"outputs: {str(folder)!r} cannot be locked ({error.strerror}), and two processes could write to it; "
+                "give outputs=DIR on a file system with locks (flock)"
+            ) from error
         yield
 
 

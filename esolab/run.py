@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -14,7 +15,7 @@ from esolab import inputs, ranks, results, sharding, trunks
 from esolab.answered import files
 from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, PREVIOUS, Told, signals
+from esolab.checkpoints import LAST, PREVIOUS, TORN, Told, signals
 from esolab.fitting import fit
 from esolab.lora import merge
 from esolab.methods.reward_model import RewardModel, finish
@@ -25,6 +26,8 @@ from esolab.terminal import console, log, logged
 PARTIAL = "predictions.part.jsonl"  # answers of a run that is not done
 LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", LAST, PREVIOUS)
 
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")  # how often SLURM, or torchrun, has begun a job again
+
 
 def run(config: dict[str, Any]) -> Path:
     """Do the run that a resolved configuration describes, unless it is done; returns its folder.
@@ -32,10 +35,12 @@ def run(config: dict[str, Any]) -> Path:
     Raises:
         BadInput: the data, the model or the folder cannot be used, or the machine has too little memory or room.
     """
+    if any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS):
+        config = {**config, "rerun": False}  # which it was told when it began
     place = locate(config)
     ranks.join(build(config["trainer"]))
     with results.locked(place.folder) if ranks.lead() else nullcontext():
-        if (place.folder / "result.json").exists() and not config["rerun"]:
+        if ranks.gathered((place.folder / "result.json").exists() and not config["rerun"])[0]:
             console.print(f"already done (rerun=true repeats it): {place.folder}", highlight=False, soft_wrap=True)
             return place.folder
         if ranks.lead():
@@ -88,7 +93,8 @@ def _close(run: Assembly, folder: Path, lines: list[dict[str, Any]], result: dic
     results.write_lines(folder / "predictions.jsonl", lines)
     _save(run, folder, result)
     results.write_json(folder / "result.json", result)
-    for file in (folder / PREVIOUS, *files(folder / PARTIAL)):  # what only a run that goes on has use for
+    useless = (folder / PREVIOUS, *folder.glob(f"*/*{TORN}"), *files(folder / PARTIAL))  # but to a run that goes on
+    for file in useless:
         file.unlink(missing_ok=True)
     log.info(f"{run.label}: finished in {result['timing']['wall_seconds']:.0f} s")
 

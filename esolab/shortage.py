@@ -28,26 +28,24 @@ def explained(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
             raise too_little_memory(error, _lighter(folder, config)) from error
         if (reason := unwritten(error)) is not None:
             place = getattr(error, "filename", None) or folder
-            raise BadInput(f"outputs: cannot write {str(place)!r} ({reason}); {_kept(folder)}") from error
+            kept = _kept(folder, "the same command goes on from it once there is more")
+            raise BadInput(f"outputs: cannot write {str(place)!r} ({reason}); {kept}") from error
         raise
 
 
 def _lighter(folder: Path, config: Mapping[str, Any]) -> str:
-    """What takes less memory, in the order in which it costs least."""
+    """What takes less memory, in the order in which it costs least. The run goes on with all but the last two."""
     trainer = config["trainer"]
     checkpointing = trainer.get("gradient_checkpointing")  # a configuration of an older version has none
-    again = "" if checkpointing else "then give trainer.gradient_checkpointing=true, which changes none either, "
+    again = "" if checkpointing else ", then give trainer.gradient_checkpointing=true"
     return (
-        f"lower trainer.micro_batch={trainer['micro_batch']}, which changes no result, "
-        f"then trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}, "
-        f"{again}"
-        f"then give trainer.precision=bf16-mixed or lower data.max_prompt={config['data'].get('max_prompt')} "
-        f"(evaluation.batch_size={config['evaluation']['batch_size']} where test prompts were answered); "
-        f"{_kept(folder)}"
+        f"lower trainer.micro_batch={trainer['micro_batch']}, "
+        f"then trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}{again} "
+        f"(evaluation.batch_size={config['evaluation']['batch_size']} where prompts were answered to be scored), "
+        f"which change results by rounding alone; {_kept(folder, 'the run goes on from it with any of these')}; "
+        f"trainer.precision=bf16-mixed or a lower data.max_prompt={config['data'].get('max_prompt')} begin one anew"
     )
 
 
-def _kept(folder: Path) -> str:
-    if begun(folder):
-        return "the last checkpoint is kept: the same command goes on from it once there is more"
-    return "no checkpoint was made yet"
+def _kept(folder: Path, and_now: str) -> str:
+    return f"the last checkpoint is kept: {and_now}" if begun(folder) else "no checkpoint was made yet"

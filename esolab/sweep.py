@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from esolab import trunks
 from esolab.check import build
-from esolab.checkpoints import begun
+from esolab.checkpoints import Told, begun, requeue
 from esolab.errors import BadInput
 from esolab.processes import STOPPED, Ended, Launcher, Local
 from esolab.report import show
@@ -228,16 +228,24 @@ def _there(task: Task) -> bool:
 
 @contextmanager
 def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM call `stop`, and nothing is torn out of what it is doing."""
+    """Inside, the signals that end a run call `stop`, and nothing is torn out of what it is doing; after SIGUSR1 SLURM
+    is asked to queue the job again, where it is one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {sign: signal.signal(sign, lambda *_: stop()) for sign in (signal.SIGINT, signal.SIGTERM)}
+    heard: list[int] = []
+
+    def hear(sign: int, _: object) -> None:
+        heard.append(sign)
+        stop()
+
+    before = {sign: signal.signal(sign, hear) for sign in Told.signs}
     try:
         yield
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
+        requeue(heard)
 
 
 def _say(*lines: str) -> None:

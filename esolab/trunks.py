@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from esolab.checkpoints import LAST, Told, signals
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.fitting import TRUNK, fit
+from esolab.identity import identity
 from esolab.shortage import explained
 from esolab.terminal import log, logged
 
 AFTER = ("method", "reward", "sampling")  # groups that the shared epochs do not read
 PROTOCOL = ("lam", "active_epochs", "temperatures", "reward_threshold", "batch_reduction", "keep_eos")  # nor these
+POLL_SECONDS = 1.0  # between two looks at whether another process has finished one
 
 
 def shared_epochs(config: Mapping[str, Any]) -> int:
@@ -49,7 +51,7 @@ def folder(config: Mapping[str, Any], place: Place) -> Path | None:
     if not shared_epochs(config):
         return None
     read_by_it = place.fingerprints[:2]  # of the model and of the corpus
-    name = results.identity(_plain(config), [*read_by_it, json.dumps(results.versions())])
+    name = identity(_plain(config), [*read_by_it, json.dumps(results.versions())])
     return Path(config["outputs"]) / "trunks" / name
 
 
@@ -76,7 +78,7 @@ def train(config: Mapping[str, Any]) -> Path:
     if target is None:
         raise BadInput("--trunk: this run shares no epochs with others; give --resolved and its file")
     ranks.join(build(config["trainer"]))
-    with results.locked(target, wait=True) if ranks.lead() else nullcontext():
+    with _alone(target):
         if not any(ranks.gathered(ready(target))):  # the first looks once it has the lock
             with (
                 explained(target, plain),
@@ -85,6 +87,27 @@ def train(config: Mapping[str, Any]) -> Path:
             ):
                 _train(plain, place, target, shared_epochs(config), told)
     return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Inside, no other process trains it. Ranks that wait for one say so to each other, as silence ends them."""
+    with ExitStack() as held:
+        waits = 0
+        while not ranks.gathered(_entered(held, target) if ranks.lead() else True)[0]:
+            if not waits:
+                log.info(f"trunk: another process trains {target}; waiting for it")
+            waits += 1
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+def _entered(held: ExitStack, target: Path) -> bool:
+    try:
+        held.enter_context(results.locked(target))
+    except results.Busy:
+        return False
+    return True
 
 
 def _train(config: dict[str, Any], place: Place, target: Path, epochs: int, told: Told) -> None:

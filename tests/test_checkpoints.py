@@ -1,5 +1,6 @@
 """Checkpoints that are torn, foreign, malicious or do not fit on the disk, and signals that make one."""
 
+import errno
 import json
 import os
 import pickle
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,40 @@ def test_a_torn_one_is_named_and_the_one_before_used(
     assert (written / LAST).exists()
     assert latest(written, clear=True) == written / PREVIOUS
     assert not (written / LAST).exists()
+    assert (written / "checkpoints" / "last.torn").exists()  # whoever knows better may still want it
     damage(written / PREVIOUS)
     assert latest(written) is None
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_whatever_byte_is_damaged_nothing_else_than_what_was_written_is_used(written: Path) -> None:
+    """The one before is, unless the byte says nothing, or makes what is refused with a message."""
+    content = (written / LAST).read_bytes()
+    found = Counter()
+    for place in range(0, len(content), 5):
+        (written / LAST).write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        if latest(written) == written / PREVIOUS:
+            found["before"] += 1
+            continue
+        try:
+            assert opened(written / LAST)[0] == 2
+            assert torch.load(written / LAST)["weights"].equal(torch.arange(1000.0))
+            found["last"] += 1
+        except BadInput:
+            found["refused"] += 1
+    assert found["before"] > 5 * found["last"] > 50 * found["refused"], found
+
+
+def test_one_that_cannot_be_read_is_not_taken_for_torn(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(file: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(zipfile, "ZipFile", stale)
+    with pytest.raises(
+        BadInput, match=r"last\.ckpt: cannot be read \(Stale file handle\); once it can, the same command"
+    ):
+        latest(written, clear=True)
+    assert sorted(file.name for file in (written / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
 
 
 def test_a_kill_between_two_names_loses_nothing(written: Path) -> None:

@@ -18,12 +18,12 @@ from esolab.batch import Tokens
 from esolab.checkpoints import LAST, refuse_partial
 from esolab.errors import BadInput
 from esolab.evaluate import main as evaluate
+from esolab.identity import identity
 from esolab.logprobs import branch_logprobs
 from esolab.lora import Lora, linear, merge
 from esolab.methods.base import Method
 from esolab.models import Model
 from esolab.policy import Policy
-from esolab.results import identity
 from esolab.run import locate, run
 from esolab.sampling import Sampling, noise_keys, sample
 

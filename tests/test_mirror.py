@@ -122,7 +122,7 @@ def test_a_run_that_its_server_knows_is_told_the_rest(tmp_path: Path, has: int) 
     sent: list[int] = []
     mirror = Wandb(save_dir=tmp_path, project="p")
     mirror._experiment = SimpleNamespace(  # type: ignore[assignment]
-        starting_step=own[has - 1] + 1 if has else 0, log=lambda row, step, commit: sent.append(step)
+        id="p", starting_step=own[has - 1] + 1 if has else 0, log=lambda row, step, commit: sent.append(step)
     )
     mirror.catch_up(rows(1), [sample(1)])
     log(mirror, range(2, 5))
@@ -157,7 +157,7 @@ def test_a_run_from_a_trunk_is_told_the_shared_epochs_too(tmp_path: Path, wandb:
     assert wandb.codes == [0]
 
 
-def test_tensorboard_has_the_shared_epochs_and_each_row_once(tmp_path: Path) -> None:
+def test_tensorboard_has_the_shared_epochs_and_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a run that is stopped and taken up again, and of one that is repeated."""
     config = tiny(tmp_path, "logger=tensorboard", "trainer.save_every=3")
     trunks.train(config)
@@ -177,6 +177,7 @@ def test_tensorboard_has_the_shared_epochs_and_each_row_once(tmp_path: Path) -> 
     rows = sorted(row for row in expected(folder) if row[1] != "rollouts")
     assert [step for step, kind in rows if kind == "loss"] == [*range(1, 9)]
     assert shown(folder) == rows
+    monkeypatch.setenv("SLURM_PROCID", "1")  # runs side by side, each for itself
     run({**config, "rerun": True})
     assert shown(folder) == rows
 

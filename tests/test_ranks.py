@@ -375,6 +375,20 @@ def test_a_rank_ends_without_its_interpreter_which_threads_may_still_need(tmp_pa
     assert ends == ["0 at exit", "1 at exit", "parent at exit", "parent torn down"]
 
 
+def test_a_rank_that_fails_says_why_and_ends_so_too(tmp_path: Path) -> None:
+    bug = "import esolab.config\ndef load(file):\n    raise RuntimeError('a bug')\nesolab.config.load = load\n"
+    (tmp_path / "sitecustomize.py").write_text(WATCHES + bug)
+    for name in ("ends", "config.yaml"):
+        (tmp_path / name).touch()
+    paths = os.pathsep.join([str(tmp_path), str(Path(esolab.run.__file__).parents[1])])
+    where = {"PYTHONPATH": paths, "RANK": "1", "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "esolab", "--resolved", "config.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **where}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "RuntimeError: a bug"
+    assert (tmp_path / "ends").read_text() == "1 at exit\n"
+
+
 def test_rows_are_shared_out() -> None:
     rows = list(range(7))
     assert [ranks.part(rows, r, 3) for r in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]

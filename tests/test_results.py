@@ -1,6 +1,7 @@
 """What a run leaves on disk: its identity, files that are whole or not there, and the lock on its folder."""
 
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from esolab import results
 from esolab.config import resolve
 from esolab.errors import BadInput
+from esolab.identity import identity
 from esolab.run import locate
 
 
@@ -52,7 +54,7 @@ def changed(config: dict[str, Any], key: str, value: object) -> dict[str, Any]:
     ],
 )
 def test_identity_changes_with_what_a_run_is(config: dict[str, Any], key: str, value: object) -> None:
-    assert results.identity(changed(config, key, value), [""]) != results.identity(config, [""])
+    assert identity(changed(config, key, value), [""]) != identity(config, [""])
 
 
 @pytest.mark.parametrize(
@@ -66,21 +68,32 @@ def test_identity_changes_with_what_a_run_is(config: dict[str, Any], key: str, v
         ("choices.experiments", "quickstart"),
         ("choices.scale", "paper"),
         ("stages", [{"name": "sft", "run": ["method=sft"]}]),
+        ("trainer.save_every", 7),
         ("trainer.gradient_checkpointing", True),
+        ("trainer.micro_batch", 1),
+        ("trainer.micro_k", 2),
+        ("evaluation.batch_size", 7),
     ],
 )
 def test_identity_does_not_change_with_where_and_how_it_is_kept(
     config: dict[str, Any], key: str, value: object
 ) -> None:
-    assert results.identity(changed(config, key, value), [""]) == results.identity(config, [""])
+    assert identity(changed(config, key, value), [""]) == identity(config, [""])
 
 
 def test_identity_is_that_of_the_composed_configuration_however_it_was_written() -> None:
     one = resolve(["seed=3", "method.lam=0.5", "outputs=/a", "logger=tensorboard"])
     other = resolve(["method.lam=0.5", "rerun=true", "seed=3", "trainer.epochs=5"])
     assert one["slug"] != other["slug"]
-    assert results.identity(one, [""]) == results.identity(other, [""])
-    assert len(results.identity(one, [""])) == 8
+    assert identity(one, [""]) == identity(other, [""])
+    assert len(identity(one, [""])) == 8
+
+
+def test_what_says_how_a_run_is_made_leaves_its_folder_as_it_is(tmp_path: Path) -> None:
+    how = ["trainer.save_every=7", "trainer.micro_batch=1", "trainer.micro_k=2", "evaluation.batch_size=7"]
+    one, other = resolve(["seed=3"]), resolve(["seed=3", *how, "trainer.gradient_checkpointing=true"])
+    assert locate(one).folder == locate(other).folder
+    assert locate(resolve(["seed=3", "trainer.batch_size=8"])).folder != locate(one).folder
 
 
 def test_identity_changes_with_the_content_of_local_data_and_not_with_its_age(tmp_path: Path) -> None:
@@ -206,6 +219,20 @@ def test_the_lock_is_free_after_its_block_and_after_an_error(tmp_path: Path) -> 
         pass
 
 
+def test_a_file_system_without_locks_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(results.fcntl, "flock", flock)
+    with (
+        pytest.raises(
+            BadInput, match=r"cannot be locked \(No locks available\), .*; give outputs=DIR on a file system"
+        ),
+        results.locked(tmp_path),
+    ):
+        pytest.fail("it is not locked")
+
+
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
@@ -248,4 +275,4 @@ def test_a_commit_is_that_of_esolab_or_none(tmp_path: Path, monkeypatch: pytest.
 def test_fingerprints_are_of_content(config: dict[str, Any]) -> None:
     """Two corpora with the same fingerprint are one; order counts."""
     digests = [hashlib.sha256(text).hexdigest() for text in (b"a", b"b")]
-    assert results.identity(config, digests) != results.identity(config, digests[::-1])
+    assert identity(config, digests) != identity(config, digests[::-1])

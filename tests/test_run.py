@@ -379,6 +379,21 @@ def test_rerun_repeats_it_from_the_start(tmp_path: Path, sft: Path, monkeypatch:
     assert_same_run(folder, sft)
 
 
+@pytest.mark.parametrize("count", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_a_rerun_that_is_queued_again_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: str) -> None:
+    config = tiny(tmp_path, "method=sft", "rerun=true")
+    with monkeypatch.context() as patched:
+        patched.setenv(count, "0")
+        patched.setattr(Assembly, "score", fail)
+        with pytest.raises(AssertionError, match="repeated"):
+            run(config)
+    monkeypatch.setenv(count, "1")
+    folder = run(config)
+    assert "going on from" in (folder / "run.log").read_text()
+    monkeypatch.setattr(esolab.run, "fit", fail)
+    assert run(config) == folder  # it is done
+
+
 def test_the_same_configuration_gives_the_same_bytes(eso: Path, tmp_path: Path) -> None:
     torch.manual_seed(99)  # whatever happened before
     torch.rand(7)

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,28 @@ def test_a_trunk_that_was_killed_at_its_very_end_has_no_epoch_more(tmp_path: Pat
     assert {row["step"] for row in metrics(trunk)} == {f"{n}" for n in range(1, 9)}
     shared, alone = run(config), run(tiny(tmp_path / "alone", "method=eso", "trainer.epochs=3"))
     assert (shared / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()
+
+
+def test_one_that_another_process_trains_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(tmp_path, "method=sft")
+    made = trunks.train(tiny(tmp_path / "there", "method=sft"))
+    target = trunks.folder(config, locate(config))
+    assert target is not None
+    waits = iter(range(2))
+
+    def sleep(seconds: float) -> None:
+        if next(waits) == 1:  # the other process is done
+            shutil.copytree(made, target, dirs_exist_ok=True)
+            elsewhere.close()
+
+    with ExitStack() as elsewhere:
+        elsewhere.enter_context(trunks.results.locked(target))
+        monkeypatch.setattr(trunks.time, "sleep", sleep)
+        monkeypatch.setattr(trunks, "_train", None)
+        assert trunks.train(config) == target
+    assert caplog.text.count(f"another process trains {target}; waiting for it") == 1
 
 
 def test_a_run_that_shares_nothing_has_no_trunk(tmp_path: Path) -> None:

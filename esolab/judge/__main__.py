@@ -16,6 +16,7 @@ from esolab.allowed import allowing, flags
 from esolab.check import near
 from esolab.config import CONF, build, quoted, resolve
 from esolab.errors import BadInput
+from esolab.identity import identity
 from esolab.judge.judges import Judge
 from esolab.judge.pairs import CHOSEN, Pairs, read_pairs
 from esolab.judge.question import questions
@@ -102,7 +103,7 @@ def judge(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         of = {"data": pairs.data, "decoding": pairs.decoding, "orders": config["orders"], "seed": config["seed"]}
         result = {"schema": SCHEMA, "a": a, "b": b, "judge": by.name, **of, **summarise(judged)}
         result["agreement"] = None if other is None else {"with": config["agreement"], **agreement(judged, other)}
-        result |= {"pairs": pairs.fingerprint(), "how": identity(config, by)}
+        result |= {"pairs": pairs.fingerprint(), "how": signature(config, by)}
         results.write_lines(folder / "judgements.jsonl", [item.line() for item in judged])
         results.write_json(folder / "result.json", result)
     return folder, result
@@ -112,16 +113,16 @@ def locate(config: dict[str, Any], pairs: Pairs, by: Judge) -> Path:
     """The judgement's folder: its name tells pairs, judges and orders apart, not how a judge is reached or paid."""
     sides = (str(config["a"]), str(config["b"]))
     names = [side if side == CHOSEN else Path(side).resolve().name for side in sides]
-    same = identity(config, by, pairs.fingerprint(), *names)  # of runs alike in 60 characters and in answers
+    same = signature(config, by, pairs.fingerprint(), *names)  # of runs alike in 60 characters and in answers
     return Path(config["outputs"]) / "judge" / f"{'-vs-'.join(name[:60] for name in names)}-{same}"
 
 
-def identity(config: dict[str, Any], by: Judge, *more: str) -> str:
+def signature(config: dict[str, Any], by: Judge, *more: str) -> str:
     """Eight characters that tell judges, and the ways that they are asked, apart: verdicts compare where they agree."""
     own = {key: config[key] for key in ("orders", "seed", "choices")}
     own["judge"] = {key: value for key, value in config["judge"].items() if key not in HOW}
     model = getattr(by, "fingerprint", str)()  # of a reward that is one
-    return results.identity(own, [model, *more])
+    return identity(own, [model, *more])
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Account:
         return ranks.total(self.counts, shared="steps")
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Leave all of it in a checkpoint."""
+        """Leave all of it in a checkpoint; what the run has held, the method does."""
         kept = {"counts": dict(self.total()), "spent": dict(self.spent), "rewards": self.rewards}
         checkpoint["account"] = kept
         checkpoint["counts_by_rank"] = ranks.gathered(dict(self.counts))

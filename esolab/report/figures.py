@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
+from esolab.identity import flat
 from esolab.report.contrasts import headline
 from esolab.report.curves import (
     Curve,
@@ -24,7 +25,6 @@ from esolab.report.curves import (
 )
 from esolab.report.findings import NAMES, Findings, Score, Variant
 from esolab.report.variants import configuration
-from esolab.results import flat
 
 SPREAD = "Means over seeds; bars and bands are one standard deviation to either side."
 FEW = 12  # points of a line that are marked one by one

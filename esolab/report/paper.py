@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from esolab.identity import flat
 from esolab.report.contrasts import HEADLINE
 from esolab.report.findings import Findings
 from esolab.report.folders import Judgement, Run
 from esolab.report.variants import Variant, configuration, load
-from esolab.results import flat
 from esolab.stats import mean_and_deviation
 
 HERE = Path(__file__).parents[1]

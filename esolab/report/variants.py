@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from esolab.identity import ELSEWHERE, HOW, flat
 from esolab.report.folders import Run, answered, whole
-from esolab.results import ELSEWHERE, flat
 
 ORDER = ("sft", "unlike", "drl", "rrhf", "eso")  # the rows of the paper's tables; other methods come after
 CHOICES = ("model", "data", "reward", "protocol")  # what a variant is named by where it differs, before single values
@@ -110,7 +110,11 @@ def _leaves(run: Run) -> Leaves:
     if not config:
         return {key: value for key, _, value in (w.partition("=") for w in run.words) if key not in ("seed", "method")}
     kept = {key: value for key, value in config.items() if key not in PLACES and value is not None}
-    return {key: value for key, value in flat(kept) if not key.endswith(("_target_", "_partial_", ".root"))}
+    return {
+        key: value
+        for key, value in flat(kept)
+        if key not in HOW and not key.endswith(("_target_", "_partial_", ".root"))
+    }
 
 
 def _parts(i: int, groups: Sequence[Sequence[Run]], leaves: Sequence[Leaves]) -> dict[str, str]:
