@@ -1,6 +1,7 @@
 """Preflight: what it says of a run before it runs, by hand, and beside what the run then does."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import esolab.run
 from esolab.assembly import Assembly, assemble, locate
 from esolab.batch import Batch, Example, Tokens
 from esolab.config import resolve
@@ -21,6 +23,7 @@ from esolab.logprobs import branch_logprobs, plant
 from esolab.lora import Lora
 from esolab.methods.base import Parts
 from esolab.methods.eso import ESO
+from esolab.methods.onpolicy import OnPolicy
 from esolab.models import fuse
 from esolab.policy import WHOLE, Policy, Tokenizer
 from esolab.preflight import example, loading, plan
@@ -378,6 +381,27 @@ def test_a_rehearsal_changes_no_weight(tiny: Callable[..., Assembly], overrides:
     assert measured.answer > 0
 
 
+def test_a_rehearsal_scores_the_answers_of_a_policy_that_gets_nothing_yet(
+    tiny: Callable[..., Assembly], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny("method=eso", "method.active_epochs=all")
+    asked = []
+
+    def nothing(self: OnPolicy, batch: Batch, texts: list[list[str]]) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(batch)
+        return torch.zeros(len(texts), len(texts[0])), torch.zeros(len(texts), len(texts[0]), dtype=torch.bool)
+
+    monkeypatch.setattr(OnPolicy, "judge", nothing)
+    kinds = plan.kinds(run, 0)
+    rehearse(run, kinds, plan.answering(run, 0))
+    assert len(asked) == 2
+    (kind,) = kinds
+    answers = len(kind.worst) * run.method.parts.sampling.k * run.method.parts.sampling.max_new_tokens
+    references = sum(row.response for row in kind.worst)
+    assert run.method.account.counts["scored_tokens"] == 2 * (answers + references)
+    assert run.method.judge.__func__ is nothing
+
+
 def test_of_many_micro_batches_two_are_made(tiny: Callable[..., Assembly], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen prompts, four at a time: the longest four twice, and the time is that of about two micro-batches more."""
     run = tiny("method=sft", "trainer.micro_batch=4")
@@ -564,19 +588,26 @@ def test_bad_input_is_one_message_and_exit_code_2(ask: Callable[..., Any], argum
 
 @pytest.mark.slow
 def test_the_peak_is_within_15_percent_of_the_run(tmp_path: Path) -> None:
-    """A GPT-2 of 17 million random weights, eight prompts a step, each process fresh."""
+    """A GPT-2 of 17 million random weights, eight prompts a step, each process fresh. Answers have rewards of their
+    own, as those of a policy that has learned something do."""
+    (tmp_path / "own_crc.py").write_text(
+        "from zlib import crc32\n\ndef score(prompts, responses, references):\n"
+        "    return [[crc32(text.encode()) / 2**32 for text in texts] for texts in responses]\n"
+    )
     overrides = [
+        *("--allow", "own_crc", "reward=callable", "reward.function=own_crc:score"),
         *("data.train=64", "data.dev=8", "data.test=16", "model.architecture.n_layer=6", "trainer.threads=2"),
         *("model.architecture.n_embd=512", "model.architecture.n_head=8", "trainer.max_steps=2", "method=eso"),
         *("method.active_epochs=all", f"outputs={tmp_path}"),
     ]
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(esolab.run.__file__).parents[1])])}
     done = subprocess.run(
-        [sys.executable, "-m", "esolab.preflight", *overrides], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "esolab.preflight", *overrides], capture_output=True, text=True, check=True, env=where
     )
     found = re.search(r"^ *peak +(\d\S* [MG]B) +(\d\S* [MG]B)", done.stderr, re.MULTILINE)
     assert found, done.stderr
     measured, estimated = (float(x.split()[0]) * {"GB": 1e9, "MB": 1e6}[x.split()[1]] for x in found.groups())
-    subprocess.run([sys.executable, "-m", "esolab", *overrides], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "esolab", *overrides], capture_output=True, check=True, env=where)
     (result,) = tmp_path.glob("single/*/result.json")
     peak = json.loads(result.read_text())["peak_rss_bytes"]
     assert measured == pytest.approx(peak, rel=0.15)

@@ -6,14 +6,17 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -114,6 +117,8 @@ class Rehearsal(Checkpoint):
         inner = own.tokenizer.inner
         method.parts = replace(own, tokenizer=Tokenizer(inner, eos=NEVER, bos=own.tokenizer.bos))
         others = {"micro_batches": self.few, "configure_optimizers": lambda: still(method)}
+        if isinstance(method, OnPolicy):
+            vars(method)["judge"] = partial(told_apart, method.judge)
         for name, phase in PHASES.items():
             if hasattr(method, name):
                 others[name] = self.gauge.around(phase, getattr(method, name))
@@ -139,6 +144,13 @@ def rehearse(run: Assembly, kinds: Sequence[Kind], answering: Answering) -> Meas
         data = Worst([kind.worst for kind in made], run.config["seed"])
         trainer.build(Path(nowhere), [], [rehearsal]).fit(run.method, data)
     return rehearsal.measured
+
+
+def told_apart(judge: Callable[..., Any], batch: Batch, texts: list[list[str]]) -> tuple[Tensor, Tensor]:
+    """Rewards of which no two of a prompt are the same, nor any their mean, all usable: what is worth nothing beside
+    others need not be scored, as most answers of a policy that has learned nothing yet. The reward is asked, too."""
+    rewards, good = judge(batch, texts)
+    return torch.arange(rewards.shape[1]).to(rewards).sqrt().expand_as(rewards), torch.ones_like(good)
 
 
 def still(method: Method) -> dict[str, Any]:
