@@ -23,6 +23,7 @@ from esolab import ranks
 from esolab.errors import BadInput, out_of_memory
 from esolab.identity import differing
 from esolab.methods.base import Method
+from esolab.processes import PART
 from esolab.terminal import log
 
 LAST, PREVIOUS = "checkpoints/last.ckpt", "checkpoints/previous.ckpt"  # in the folder of a run
@@ -79,25 +80,45 @@ def latest(folder: Path, clear: bool = False) -> Path | None:
     return None
 
 
+def clear_torn(folder: Path) -> None:
+    """Remove what `latest` has put out of the way: the run has ended."""
+    for file in (folder / LAST, folder / PREVIOUS):
+        file.with_suffix(TORN).unlink(missing_ok=True)
+
+
 def whole(file: Path) -> bool:
-    """Whether every part of a checkpoint has the checksum that was written with it, and torch finds them. Raises
-    BadInput where it cannot be read."""
+    """Whether every part of a checkpoint has the checksum that was written with it, and torch finds them.
+
+    Raises:
+        BadInput: it cannot be read, or there is too little memory to: that does not say that it is torn.
+    """
     try:
         with zipfile.ZipFile(file) as parts:
             if parts.testzip() is not None:
                 return False
-        torch.load(file, mmap=True, weights_only=True)
-        return True
-    except pickle.UnpicklingError:  # none of ours, but as it was written
-        return True
     except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # a broken directory, which leads to no place in the file
-            return False
-        raise BadInput(
-            f"{file}: cannot be read ({error.strerror}); once it can, the same command goes on from it"
-        ) from error
+        if error.errno not in (None, errno.EINVAL):  # a broken directory leads to no place in the file
+            raise _unread(file, error) from error
+        return False
     except Exception:  # whatever else a broken directory leads to
         return False
+    try:
+        torch.load(file, mmap=True, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError:  # none of ours, but as it was written
+        return True
+    except Exception as error:
+        if "PytorchStreamReader" not in str(error):
+            raise _unread(file, error) from error
+        return False
+    return True
+
+
+def _unread(file: Path, error: Exception) -> BadInput:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+    return BadInput(
+        f"{file}: cannot be read ({reason}); once it can, the same command goes on from it; moved away, from the one "
+        "before"
+    )
 
 
 def opened(file: Path) -> tuple[int, dict[str, Any], set[str]]:
@@ -108,7 +129,7 @@ def opened(file: Path) -> tuple[int, dict[str, Any], set[str]]:
         BadInput: it holds more than weights, numbers and words, such as code, or is none of ours.
     """
     try:
-        found = torch.load(file, mmap=True, weights_only=True)
+        found = torch.load(file, mmap=True, weights_only=True, map_location="cpu")
         return int(found["account"]["counts"]["steps"]), dict(found["config"]), set(found["state_dict"])
     except (pickle.UnpicklingError, KeyError, TypeError, RuntimeError) as error:
         code = isinstance(error, pickle.UnpicklingError)  # torch's message explains how to run it
@@ -217,9 +238,9 @@ def signals() -> Iterator[Told]:
 
 
 def requeue(heard: Sequence[int]) -> None:
-    """Ask SLURM to queue this job again, where it is one and SIGUSR1 was heard."""
+    """Ask SLURM to queue this job again, where it is one and SIGUSR1 was heard; a sweep asks for its jobs."""
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or signal.SIGUSR1 not in heard:
+    if job is None or signal.SIGUSR1 not in heard or PART in os.environ:
         return
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)

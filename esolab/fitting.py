@@ -96,6 +96,8 @@ def _where_it_stands(folder: Path, start: Path | None, metrics: MetricsFile) -> 
         return own
     (folder / TRUNK).unlink(missing_ok=True)
     shared = None if start is None else latest(start)
+    if start is not None and shared is None:
+        (start / TRUNK).unlink(missing_ok=True)  # it is not finished any more, and will be trained again
     if start is not None and shared is not None:
         shutil.copyfile(start / "metrics.csv", metrics.path)
         said = json.loads((start / TRUNK).read_text(encoding="utf-8"))
@@ -110,7 +112,7 @@ def _taken_up(saved: Path, folder: Path, run: Assembly) -> int:
     if saved.parent.parent == folder:
         refuse_other(saved, theirs, run.config)
     before, now = dict(flat(theirs)), dict(flat(run.config))
-    other = [f"{key}={now[key]} in place of {before.get(key)}" for key in HOW if now.get(key) != before.get(key)]
+    other = [f"{key}={now.get(key)} in place of {before.get(key)}" for key in HOW if now.get(key) != before.get(key)]
     refuse_partial(saved, weights, run.method)
     log.info(f"going on from {saved} after step {step}{' with ' * bool(other)}{', '.join(other)}")
     return step

@@ -18,12 +18,12 @@ ELSEWHERE = (
     "sweep",
     "trunks",
 )  # not what a run is, but where it is kept, and why
+FORWARDS = ("trainer.micro_batch", "trainer.micro_k")  # what goes through a forward together
 HOW = (
     "trainer.save_every",
     "trainer.gradient_checkpointing",
-    "trainer.micro_batch",
-    "trainer.micro_k",
     "evaluation.batch_size",
+    *FORWARDS,
 )  # how much is held at a time: the first two change no number, the others none but by rounding
 
 
@@ -55,10 +55,17 @@ def _own(config: Mapping[str, Any]) -> Any:
     model = own.get("model")
     if isinstance(model, dict) and not model.get("lora", {}).get("r"):  # without adapters it says nothing
         own["model"] = {k: v for k, v in model.items() if k != "lora"}
+    none = set(HOW) - set(FORWARDS if noisy(config) else ())
     for group in ("trainer", "evaluation"):  # a judgement has none
         if isinstance(own.get(group), dict):
-            own[group] = {k: v for k, v in own[group].items() if f"{group}.{k}" not in HOW and (k, v) != ("nodes", 1)}
+            own[group] = {k: v for k, v in own[group].items() if f"{group}.{k}" not in none and (k, v) != ("nodes", 1)}
     return _alike(own)
+
+
+def noisy(config: Mapping[str, Any]) -> bool:
+    """Whether each forward draws noise of its own: under dropout."""
+    model = config.get("model")
+    return isinstance(model, Mapping) and bool(model.get("dropout"))
 
 
 def _alike(value: Any) -> Any:

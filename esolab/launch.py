@@ -31,8 +31,8 @@ def apart(trainer: Trainer) -> bool:
 
 
 def launch(config: Mapping[str, Any], trainer: Trainer, flag: str) -> int:
-    """Start `python -m esolab FLAG FILE` once for each device, and wait; the exit code of the first that failed, or 0.
-    Where one fails the others are ended. What the first rank says is shown, of the others only why they failed."""
+    """Start `python -m esolab FLAG FILE` once for each device, and wait; the exit code, see `_wait`. What the first
+    rank says is shown, of the others only why they failed."""
     with tempfile.TemporaryDirectory(prefix="esolab-") as place:
         file = Path(place) / "config.yaml"
         file.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), encoding="utf-8")
@@ -61,23 +61,27 @@ def _start(command: list[str], where: dict[str, str], said: Path | None) -> subp
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], place: Path) -> int:
-    """Until all have ended; the exit code, as a shell says it. Where one fails the others are told to end; where one
-    has stopped as it was told they have time to save. Those that take longer are killed."""
+    """Until all have ended. Where one fails the others are told to end; where one has stopped as it was told they have
+    time to save. Those that take longer are killed.
+
+    Returns the exit code as a shell says it: 2 where one of the first to fail has said why, else that of the first to
+    fail, STOPPED where one has stopped, or 0.
+    """
     first: list[int] = []  # the ranks that failed before the others were told
-    until = float("inf")
+    until, killed = float("inf"), False
     while alive := [process for process in processes if process.poll() is None]:
         codes = [process.returncode for process in processes]
-        if not first and (first := _failed(codes)):
+        if not first and not killed and (first := _failed(codes)):
             until = time.monotonic() + PATIENCE
             _tell(alive, signal.SIGTERM)
         elif STOPPED in codes and until == float("inf"):
             until = time.monotonic() + SAVING
         if time.monotonic() > until:
+            killed = True
             _tell(alive, signal.SIGKILL)
         time.sleep(0.05)
     codes = [process.returncode for process in processes]
-    stuck = not first and time.monotonic() > until
-    first = first or ([] if stuck else _failed(codes))
+    first = first or ([] if killed else _failed(codes))
     for rank in filter(None, first):
         last = (place / f"{rank}").read_text(errors="replace").splitlines()[-20:]
         print(f"rank {rank} failed:", *last, sep="\n", file=sys.stderr)

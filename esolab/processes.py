@@ -20,6 +20,7 @@ from esolab.errors import BadInput
 
 STOPPED = (130, -signal.SIGINT)  # exit codes of Ctrl-C
 LINES = 20  # the last so many that a job has said are kept
+PART = "ESOLAB_PART_OF_A_SWEEP"  # in the environment of its jobs
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -122,10 +123,10 @@ def _gpus() -> list[str]:
 
 
 def _environment(aloud: bool) -> dict[str, str]:
-    """Bars are drawn where they will be seen."""
+    """Bars are drawn where they will be seen. It is the sweep that asks SLURM to queue its job again."""
     shown = aloud and sys.stderr.isatty()
     size = shutil.get_terminal_size()
-    return {**os.environ, **({"TTY_COMPATIBLE": "1", "COLUMNS": str(size.columns)} if shown else {})}
+    return {**os.environ, PART: "1", **({"TTY_COMPATIBLE": "1", "COLUMNS": str(size.columns)} if shown else {})}
 
 
 def mortal() -> Callable[[], Any] | None:

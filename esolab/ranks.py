@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from esolab.errors import BadInput
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)  # for a trunk that another process trains
+PATIENCE = timedelta(hours=2)  # for the slowest of them
 
 
 @runtime_checkable

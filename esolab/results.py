@@ -1,4 +1,4 @@
-"""What a run leaves on disk: its folder, its identity, and files that are whole or not there."""
+"""What a run leaves on disk: its folder, and files that are whole or not there."""
 
 from __future__ import annotations
 

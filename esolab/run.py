@@ -15,7 +15,7 @@ from esolab import inputs, ranks, results, sharding, trunks
 from esolab.answered import files
 from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, PREVIOUS, TORN, Told, signals
+from esolab.checkpoints import LAST, PREVIOUS, Told, clear_torn, signals
 from esolab.fitting import fit
 from esolab.lora import merge
 from esolab.methods.reward_model import RewardModel, finish
@@ -26,7 +26,12 @@ from esolab.terminal import console, log, logged
 PARTIAL = "predictions.part.jsonl"  # answers of a run that is not done
 LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", LAST, PREVIOUS)
 
-RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")  # how often SLURM, or torchrun, has begun a job again
+RERUN = ".rerun"  # the job that has begun the run anew
+JOBS = ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+RESTARTS = (
+    "SLURM_RESTART_COUNT",
+    "TORCHELASTIC_RESTART_COUNT",
+)  # how often a job was started again
 
 
 def run(config: dict[str, Any]) -> Path:
@@ -35,10 +40,10 @@ def run(config: dict[str, Any]) -> Path:
     Raises:
         BadInput: the data, the model or the folder cannot be used, or the machine has too little memory or room.
     """
-    if any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS):
-        config = {**config, "rerun": False}  # which it was told when it began
     place = locate(config)
     ranks.join(build(config["trainer"]))
+    if ranks.gathered(_queued_again(place.folder))[0]:
+        config = {**config, "rerun": False}
     with results.locked(place.folder) if ranks.lead() else nullcontext():
         if ranks.gathered((place.folder / "result.json").exists() and not config["rerun"])[0]:
             console.print(f"already done (rerun=true repeats it): {place.folder}", highlight=False, soft_wrap=True)
@@ -79,9 +84,20 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
             _close(run, folder, lines, result)
 
 
+def _queued_again(folder: Path) -> bool:
+    """Whether this job has begun the run anew before, and SLURM or torchrun has started it another time since."""
+    again = any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS)
+    return again and (folder / RERUN).is_file() and (folder / RERUN).read_text(encoding="utf-8") == _job()
+
+
+def _job() -> str:
+    return " ".join(os.environ.get(name, "") for name in JOBS)
+
+
 def _open(config: dict[str, Any], place: Place) -> None:
     """Say in the folder what is run there; forget what was left there, where that is wanted."""
     if config["rerun"]:
+        results.write_text(place.folder / RERUN, _job())
         for file in (*(place.folder / name for name in LEFT_BY_A_RUN), *files(place.folder / PARTIAL)):
             file.unlink(missing_ok=True)
     results.write_text(place.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -93,9 +109,9 @@ def _close(run: Assembly, folder: Path, lines: list[dict[str, Any]], result: dic
     results.write_lines(folder / "predictions.jsonl", lines)
     _save(run, folder, result)
     results.write_json(folder / "result.json", result)
-    useless = (folder / PREVIOUS, *folder.glob(f"*/*{TORN}"), *files(folder / PARTIAL))  # but to a run that goes on
-    for file in useless:
+    for file in (folder / PREVIOUS, *files(folder / PARTIAL)):  # what only a run that goes on has use for
         file.unlink(missing_ok=True)
+    clear_torn(folder)
     log.info(f"{run.label}: finished in {result['timing']['wall_seconds']:.0f} s")
 
 

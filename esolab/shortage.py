@@ -9,6 +9,7 @@ from typing import Any
 
 from esolab.checkpoints import begun
 from esolab.errors import BadInput, out_of_memory, too_little_memory
+from esolab.identity import noisy
 from esolab.results import unwritten
 
 
@@ -34,16 +35,22 @@ def explained(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _lighter(folder: Path, config: Mapping[str, Any]) -> str:
-    """What takes less memory, in the order in which it costs least. The run goes on with all but the last two."""
-    trainer = config["trainer"]
-    checkpointing = trainer.get("gradient_checkpointing")  # a configuration of an older version has none
-    again = "" if checkpointing else ", then give trainer.gradient_checkpointing=true"
+    """What takes less memory, in the order in which it costs least, and whether the run goes on with it."""
+    trainer, prompts = config["trainer"], config["data"].get("max_prompt")
+    smaller = [
+        f"lower trainer.micro_batch={trainer['micro_batch']}",
+        f"lower trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}",
+    ]
+    same, other = ([], smaller) if noisy(config) else (smaller, [])
+    if not trainer.get("gradient_checkpointing"):  # a configuration of an older version has none
+        same = [*same, "give trainer.gradient_checkpointing=true"]
+    other = [*other, "give trainer.precision=bf16-mixed", f"lower data.max_prompt={prompts}"]
+    scoring = (
+        f"lower evaluation.batch_size={config['evaluation']['batch_size']} where prompts were answered to be scored"
+    )
     return (
-        f"lower trainer.micro_batch={trainer['micro_batch']}, "
-        f"then trainer.micro_k={'null (all)' if trainer['micro_k'] is None else trainer['micro_k']}{again} "
-        f"(evaluation.batch_size={config['evaluation']['batch_size']} where prompts were answered to be scored), "
-        f"which change results by rounding alone; {_kept(folder, 'the run goes on from it with any of these')}; "
-        f"trainer.precision=bf16-mixed or a lower data.max_prompt={config['data'].get('max_prompt')} begin one anew"
+        f"{', then '.join([*same, scoring])}; these change results by rounding alone; "
+        f"{_kept(folder, 'the run goes on from it with any of them')}; what begins one anew: {', '.join(other)}"
     )
 
 

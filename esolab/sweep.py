@@ -236,8 +236,9 @@ def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
     heard: list[int] = []
 
     def hear(sign: int, _: object) -> None:
+        if sign == signal.SIGINT or not heard:  # SLURM sends SIGTERM after SIGUSR1
+            stop()
         heard.append(sign)
-        stop()
 
     before = {sign: signal.signal(sign, hear) for sign in Told.signs}
     try:

@@ -2,7 +2,8 @@
 
 Runs that differ only in what comes after (the method, its lambda, the answers sampled, the reward) are the same up to
 there. A trunk is a run that has stopped at that point: a checkpoint, and the metrics so far. A run that finds its trunk
-goes on from it as it would from a checkpoint of its own, and ends byte for byte as if it had been trained alone.
+goes on from it as it would from a checkpoint of its own, and ends byte for byte as if it had been trained alone (where
+it gives another trainer.micro_batch or micro_k than the trunk had, but for rounding).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from omegaconf import OmegaConf
 from esolab import ranks, results
 from esolab.assembly import Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, Told, signals
+from esolab.checkpoints import LAST, Told, clear_torn, signals
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.fitting import TRUNK, fit
@@ -120,6 +121,7 @@ def _train(config: dict[str, Any], place: Place, target: Path, epochs: int, told
     made = {"versions": results.versions(), "git_commit": results.git_commit(), "device": str(run.trainer.device)}
     if ranks.lead():
         results.write_json(target / TRUNK, {"schema": results.SCHEMA, "epochs": epochs, "wall_seconds": wall, **made})
+        clear_torn(target)
     log.info(f"trunk: {epochs} epochs finished in {wall:.0f} s")
 
 

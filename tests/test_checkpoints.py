@@ -101,16 +101,33 @@ def test_whatever_byte_is_damaged_nothing_else_than_what_was_written_is_used(wri
     assert found["before"] > 5 * found["last"] > 50 * found["refused"], found
 
 
-def test_one_that_cannot_be_read_is_not_taken_for_torn(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stale(file: Path) -> None:
-        raise OSError(errno.ESTALE, "Stale file handle")
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (zipfile, "ZipFile", OSError(errno.ESTALE, "Stale file handle")),
+        (torch, "load", RuntimeError("unable to mmap 99 bytes from file <last.ckpt>: Cannot allocate memory (12)")),
+    ],
+)
+def test_one_that_cannot_be_read_is_not_taken_for_torn(
+    written: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception
+) -> None:
+    def stale(*args: Any, **others: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(zipfile, "ZipFile", stale)
-    with pytest.raises(
-        BadInput, match=r"last\.ckpt: cannot be read \(Stale file handle\); once it can, the same command"
-    ):
-        latest(written, clear=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, stale)
+        with pytest.raises(BadInput, match=r"last\.ckpt: cannot be read \(.*\); once it can, the same command goes on"):
+            latest(written, clear=True)
     assert sorted(file.name for file in (written / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_one_of_a_gpu_is_whole_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"account": {"counts": {"steps": 1}}, "config": {}, "state_dict": {}, "weights": torch.arange(9.0)}
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        Files().save_checkpoint(value, tmp_path / LAST)
+    assert latest(tmp_path, clear=True) == tmp_path / LAST
+    assert opened(tmp_path / LAST)[0] == 1
 
 
 def test_a_kill_between_two_names_loses_nothing(written: Path) -> None:

@@ -21,7 +21,7 @@ YAMLS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.par
 LATER = {"method": 1, "logger": 2}  # arguments that a partial node is called with: (parts), (folder, config)
 GIVEN = {"callable": ["reward.function=esolab.rewards.base:check_lengths"], "http": ["reward.url=http://localhost"]}
 MIRRORS = {  # group: folder of its modules, and those that are not a choice
-    "method": ("methods", {"base", "advantages", "onpolicy", "pairs"}),
+    "method": ("methods", {"base", "account", "advantages", "onpolicy", "pairs", "step_metrics"}),
     "data": (
         "corpora",
         {"base", "alpaca", "grammar", "grammar_shift", "hub", "reading", "sources", "tasks", "tasks_shift", "written"},

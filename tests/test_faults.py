@@ -447,15 +447,33 @@ def test_out_of_memory_names_what_takes_less_and_keeps_the_checkpoint(
     ]
     places = [line.index(knob) for knob in knobs]
     assert places == sorted(places)
-    assert "; the last checkpoint is kept: the run goes on from it with any of these; trainer.precision=" in line
+    assert "; the last checkpoint is kept: the run goes on from it with any of them; what begins one anew: give" in line
     folder = folder_of()
     assert opened(folder / LAST)[0] == 3
     assert "Traceback" in (folder / "run.log").read_text()
     assert front_door(*SMALL, "trainer.micro_batch=3", "trainer.micro_k=1", "evaluation.batch_size=5") == 0
     told = (folder / "run.log").read_text()
-    assert "after step 3 with trainer.micro_batch=3 in place of 16, trainer.micro_k=1 in place of None, eval" in told
+    for lowered in ("trainer.micro_batch=3 in place of 16", "trainer.micro_k=1 in place of None"):
+        assert lowered in told.partition("after step 3 with ")[2].splitlines()[0]
     assert (folder / "result.json").exists()
     fault(what, line, 2, "the checkpoint of step 3; the command with lower knobs went on from it, and ended the run")
+
+
+def test_out_of_memory_under_dropout_tells_apart_what_goes_on(
+    front_door: Door, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: Recorded
+) -> None:
+    with monkeypatch.context() as patched:
+        from_step(3, no_memory, patched, Method, "backward_all")
+        assert front_door(*SMALL, "protocol.dropout=0.1") == 2
+    line = said(capsys)
+    same, _, other = line.partition("what begins one anew")
+    assert "trainer.gradient_checkpointing=true" in same
+    assert "trainer.micro_batch=16" in other
+    assert "trainer.micro_k=null" in other
+    assert front_door(*SMALL, "protocol.dropout=0.1", "trainer.gradient_checkpointing=true") == 0
+    (folder,) = here.glob("outputs/single/*")
+    assert "after step 3 with trainer.gradient_checkpointing=True in place" in (folder / "run.log").read_text()
+    fault("out of memory under dropout", line, 2, "the checkpoint of step 3; the run went on from it, checkpointing")
 
 
 def test_out_of_memory_before_a_step_and_in_an_evaluation(

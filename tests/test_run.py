@@ -384,12 +384,18 @@ def test_a_rerun_that_is_queued_again_goes_on(tmp_path: Path, monkeypatch: pytes
     config = tiny(tmp_path, "method=sft", "rerun=true")
     with monkeypatch.context() as patched:
         patched.setenv(count, "0")
+        patched.setenv("SLURM_JOB_ID", "17")
         patched.setattr(Assembly, "score", fail)
         with pytest.raises(AssertionError, match="repeated"):
             run(config)
+    other = tiny(tmp_path, "method=sft", "rerun=true", "seed=1")
+    before = run({**other, "rerun": False})
     monkeypatch.setenv(count, "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
     folder = run(config)
     assert "going on from" in (folder / "run.log").read_text()
+    run(other)  # which this job had not come to yet
+    assert (before / "run.log").read_text().count("finished in") == 2
     monkeypatch.setattr(esolab.run, "fit", fail)
     assert run(config) == folder  # it is done
 

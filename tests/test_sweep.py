@@ -114,24 +114,36 @@ def test_a_run_that_another_experiment_has_done_is_linked(
     assert sum("--resolved" in command for command in jobs_here) == 1  # ESO's
 
 
-def test_ctrl_c_lets_jobs_end_keeps_what_is_done_and_says_how_to_go_on(
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_lets_jobs_end_keeps_what_is_done_and_says_how_to_go_on(
     front_door: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
+    sign: signal.Signals,
 ) -> None:
-    started = []
+    started, stops, queued = [], [], []
 
     class Stopped(Local):
+        def stop(self) -> None:
+            stops.append(len(started))
+            super().stop()
+
         def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
             started.append(command)
             if len(started) == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), sign)
+                time.sleep(0.1)
+                os.kill(os.getpid(), signal.SIGTERM)  # as SLURM does after SIGUSR1
             time.sleep(0.5)
             return Ended(130)
 
     monkeypatch.setattr(esolab.sweep, "Local", Stopped)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setattr(esolab.checkpoints.subprocess, "run", lambda command, **_: queued.append(command))
     assert front_door("-m", *TINY, "method=sft", "seed=0,1,2", "sweep.jobs=2") == 130
+    assert len(stops) == 1
+    assert (["scontrol", "requeue", "17"] in queued) == (sign == signal.SIGUSR1)
     assert capsys.readouterr().err.endswith("stopped; the same command skips finished jobs and takes up this one\n")
     assert sorted(states(tmp_path).values()) == ["stopped", "stopped", "waiting"]
 

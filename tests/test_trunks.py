@@ -217,6 +217,19 @@ def test_one_that_another_process_trains_is_waited_for(
     assert caplog.text.count(f"another process trains {target}; waiting for it") == 1
 
 
+def test_a_torn_trunk_is_trained_again(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "method=sft")
+    trunk = trunks.train(config)
+    (trunk / trunks.LAST).write_bytes(b"torn")
+    (trunk / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
+    folder = run(config)
+    assert "torn or damaged" in (folder / "run.log").read_text()
+    assert trunks.find(config, locate(config)) is None
+    assert trunks.train(config) == trunk
+    assert trunks.find(config, locate(config)) == trunk
+    assert [file.name for file in (trunk / "checkpoints").glob("*.torn")] == []
+
+
 def test_a_run_that_shares_nothing_has_no_trunk(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="shares no epochs"):
         trunks.train(tiny(tmp_path, "method=eso", "trainer.epochs=1"))

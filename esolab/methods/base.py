@@ -121,7 +121,7 @@ class Method(pl.LightningModule):
     """A method as Lightning runs it: the likelihood of the references, plus what a subclass adds.
 
     One optimizer step takes one Batch. It is cut into micro-batches of prompts, each one forward and one backward over
-    the tree of its branches; every term is weighted by its share of the whole batch, so the cut changes nothing.
+    the tree of its branches; every term is weighted by its share of the whole batch, so the cut is rounding alone.
     """
 
     needs_pairs: ClassVar[bool] = False  # learns from a chosen and a rejected reply to each prompt
