@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from esolab import ranks, results
-from esolab.checkpoints import Told
 from esolab.methods.base import Method
 from esolab.methods.onpolicy import OnPolicy
 from esolab.mirror import Wandb
+from esolab.signals import Told
 from esolab.terminal import progress
 
 

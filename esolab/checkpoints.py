@@ -5,14 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import signal
-import subprocess
-import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -23,11 +19,12 @@ from esolab import ranks
 from esolab.errors import BadInput, out_of_memory
 from esolab.identity import differing
 from esolab.methods.base import Method
-from esolab.processes import PART
+from esolab.signals import Told
 from esolab.terminal import log
 
 LAST, PREVIOUS = "checkpoints/last.ckpt", "checkpoints/previous.ckpt"  # in the folder of a run
 TORN = ".torn"  # in place of .ckpt, what a damaged one ends with
+FOLDER = 0x10  # of a part of a zip file: torch then leaves its memory as it is, and zipfile reads it
 
 
 class Files(TorchCheckpointIO):
@@ -94,7 +91,7 @@ def whole(file: Path) -> bool:
     """
     try:
         with zipfile.ZipFile(file) as parts:
-            if parts.testzip() is not None:
+            if parts.testzip() is not None or any(part.external_attr & FOLDER for part in parts.infolist()):
                 return False
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # a broken directory leads to no place in the file
@@ -191,58 +188,3 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self.path)
         if self.ending:
             self.told.end(steps)
-
-
-class Told(list[signal.Signals]):
-    """The signals that have told a run to end. Where it is `patient`, it does so after the step that it is in and a
-    checkpoint, unless Ctrl-C comes twice; else at once. In a thread there is nothing to hear."""
-
-    signs = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    patient = False
-
-    def listen(self) -> None:
-        """Hear them, whoever has heard them before."""
-        if threading.current_thread() is threading.main_thread():
-            for sign in self.signs:
-                signal.signal(sign, self._hear)
-
-    def end(self, step: int) -> NoReturn:
-        """End the run after a step that is saved. Raises KeyboardInterrupt."""
-        sign = self[0].name if self else "told by another rank"
-        log.info(f"{sign}: stopped after step {step}, which is saved")
-        raise KeyboardInterrupt
-
-    def _hear(self, number: int, frame: object) -> None:
-        again = number == signal.SIGINT in self
-        self.append(signal.Signals(number))
-        if again or not self.patient:
-            raise KeyboardInterrupt
-        if number == signal.SIGINT:
-            log.info("stopping after this step; Ctrl-C again stops at once, and loses what was not saved")
-
-
-@contextmanager
-def signals() -> Iterator[Told]:
-    """Inside, they are heard. After SIGUSR1 SLURM is asked to queue the job again, where it is one."""
-    told = Told()
-    before = {sign: signal.getsignal(sign) for sign in told.signs}
-    told.listen()
-    try:
-        yield told
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
-        if ranks.lead():
-            requeue(told)
-
-
-def requeue(heard: Sequence[int]) -> None:
-    """Ask SLURM to queue this job again, where it is one and SIGUSR1 was heard; a sweep asks for its jobs."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None or signal.SIGUSR1 not in heard or PART in os.environ:
-        return
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        log.warning(f"scontrol requeue {job}: {error}; submit the job again, and it goes on")

@@ -17,10 +17,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from esolab import ranks, results
 from esolab.assembly import Assembly
 from esolab.callbacks import AfterEpoch, KeepSamples, ShowProgress
-from esolab.checkpoints import Checkpoints, Told, latest, opened, refuse_other, refuse_partial
+from esolab.checkpoints import Checkpoints, latest, opened, refuse_other, refuse_partial
 from esolab.identity import HOW, flat
 from esolab.loggers import MetricsFile, closing
 from esolab.mirror import Mirror
+from esolab.signals import Told
 from esolab.terminal import log
 from esolab.training import Trainer
 

@@ -55,11 +55,16 @@ def _own(config: Mapping[str, Any]) -> Any:
     model = own.get("model")
     if isinstance(model, dict) and not model.get("lora", {}).get("r"):  # without adapters it says nothing
         own["model"] = {k: v for k, v in model.items() if k != "lora"}
-    none = set(HOW) - set(FORWARDS if noisy(config) else ())
+    none = aside(config)
     for group in ("trainer", "evaluation"):  # a judgement has none
         if isinstance(own.get(group), dict):
             own[group] = {k: v for k, v in own[group].items() if f"{group}.{k}" not in none and (k, v) != ("nodes", 1)}
     return _alike(own)
+
+
+def aside(config: Mapping[str, Any]) -> set[str]:
+    """The dotted keys of HOW whose values make no other run of this one."""
+    return set(HOW) - set(FORWARDS if noisy(config) else ())
 
 
 def noisy(config: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -15,23 +14,18 @@ from esolab import inputs, ranks, results, sharding, trunks
 from esolab.answered import files
 from esolab.assembly import Assembly, Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, PREVIOUS, Told, clear_torn, signals
+from esolab.checkpoints import LAST, PREVIOUS, clear_torn
 from esolab.fitting import fit
+from esolab.jobs import RERUN, life, started_again
 from esolab.lora import merge
 from esolab.methods.reward_model import RewardModel, finish
 from esolab.record import record
 from esolab.shortage import explained
+from esolab.signals import Told, signals
 from esolab.terminal import console, log, logged
 
 PARTIAL = "predictions.part.jsonl"  # answers of a run that is not done
 LEFT_BY_A_RUN = ("result.json", "metrics.csv", "samples.jsonl", "predictions.jsonl", LAST, PREVIOUS)
-
-RERUN = ".rerun"  # the job that has begun the run anew
-JOBS = ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
-RESTARTS = (
-    "SLURM_RESTART_COUNT",
-    "TORCHELASTIC_RESTART_COUNT",
-)  # how often a job was started again
 
 
 def run(config: dict[str, Any]) -> Path:
@@ -42,11 +36,14 @@ def run(config: dict[str, Any]) -> Path:
     """
     place = locate(config)
     ranks.join(build(config["trainer"]))
-    if ranks.gathered(_queued_again(place.folder))[0]:
-        config = {**config, "rerun": False}
+    if again := config["rerun"] and ranks.gathered(started_again(place.folder))[0]:
+        config = {**config, "rerun": False, "trunks": False}  # it was begun anew, and goes on
     with results.locked(place.folder) if ranks.lead() else nullcontext():
+        if again and ranks.lead():
+            results.write_text(place.folder / RERUN, life())
         if ranks.gathered((place.folder / "result.json").exists() and not config["rerun"])[0]:
-            console.print(f"already done (rerun=true repeats it): {place.folder}", highlight=False, soft_wrap=True)
+            way = "begun anew by this job before" if again else "rerun=true repeats it"
+            console.print(f"already done ({way}): {place.folder}", highlight=False, soft_wrap=True)
             return place.folder
         if ranks.lead():
             inputs.refuse_changed(config, place)
@@ -84,22 +81,12 @@ def _run(config: dict[str, Any], place: Place, told: Told) -> None:
             _close(run, folder, lines, result)
 
 
-def _queued_again(folder: Path) -> bool:
-    """Whether this job has begun the run anew before, and SLURM or torchrun has started it another time since."""
-    again = any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS)
-    return again and (folder / RERUN).is_file() and (folder / RERUN).read_text(encoding="utf-8") == _job()
-
-
-def _job() -> str:
-    return " ".join(os.environ.get(name, "") for name in JOBS)
-
-
 def _open(config: dict[str, Any], place: Place) -> None:
     """Say in the folder what is run there; forget what was left there, where that is wanted."""
     if config["rerun"]:
-        results.write_text(place.folder / RERUN, _job())
         for file in (*(place.folder / name for name in LEFT_BY_A_RUN), *files(place.folder / PARTIAL)):
             file.unlink(missing_ok=True)
+        results.write_text(place.folder / RERUN, life())
     results.write_text(place.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     inputs.keep(config, place)
 

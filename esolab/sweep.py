@@ -22,12 +22,14 @@ from omegaconf import OmegaConf
 
 from esolab import trunks
 from esolab.check import build
-from esolab.checkpoints import Told, begun, requeue
+from esolab.checkpoints import begun
 from esolab.errors import BadInput
+from esolab.jobs import requeue
 from esolab.processes import STOPPED, Ended, Launcher, Local
 from esolab.report import show
 from esolab.report.findings import findings
 from esolab.report.writing import write
+from esolab.signals import Told
 from esolab.tasks import OVER, Ledger, Task, tasks_of
 from esolab.terminal import console, progress
 
@@ -199,7 +201,8 @@ class Scheduler:
 
     def _say_what_was_saved(self) -> None:
         """What training trunks once has saved, in seconds as they were measured."""
-        saved = sum((runs - 1) * trunks.seconds(trunk) for trunk, runs in self.served.items())
+        there = {trunk: runs for trunk, runs in self.served.items() if trunks.ready(trunk)}  # none that was torn
+        saved = sum((runs - 1) * trunks.seconds(trunk) for trunk, runs in there.items())
         if saved:
             _say(
                 f"{len(self.served)} trunks served {self.served.total()} runs: {saved:,.0f} s of SFT were not repeated"

@@ -21,12 +21,13 @@ from omegaconf import OmegaConf
 from esolab import ranks, results
 from esolab.assembly import Place, assemble, locate
 from esolab.check import build
-from esolab.checkpoints import LAST, Told, clear_torn, signals
+from esolab.checkpoints import LAST, clear_torn
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.fitting import TRUNK, fit
 from esolab.identity import identity
 from esolab.shortage import explained
+from esolab.signals import Told, signals
 from esolab.terminal import log, logged
 
 AFTER = ("method", "reward", "sampling")  # groups that the shared epochs do not read

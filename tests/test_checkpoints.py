@@ -22,12 +22,13 @@ from test_run import SMALL, assert_same_run, tiny, weights
 import esolab.run
 from esolab.answered import Answered
 from esolab.assembly import Assembly
-from esolab.checkpoints import LAST, PREVIOUS, Files, latest, opened, signals, whole
+from esolab.checkpoints import LAST, PREVIOUS, Files, latest, opened, whole
 from esolab.config import resolve
 from esolab.errors import BadInput
 from esolab.methods.base import Method
 from esolab.preflight.__main__ import main as preflight
 from esolab.run import run
+from esolab.signals import signals
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +83,19 @@ def test_a_torn_one_is_named_and_the_one_before_used(
     assert latest(written) is None
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_whatever_byte_is_damaged_nothing_else_than_what_was_written_is_used(written: Path) -> None:
-    """The one before is, unless the byte says nothing, or makes what is refused with a message."""
+    """The one before is, unless the byte says nothing."""
     content = (written / LAST).read_bytes()
-    found = Counter()
+    found: Counter[str] = Counter()
     for place in range(0, len(content), 5):
         (written / LAST).write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         if latest(written) == written / PREVIOUS:
             found["before"] += 1
             continue
-        try:
-            assert opened(written / LAST)[0] == 2
-            assert torch.load(written / LAST)["weights"].equal(torch.arange(1000.0))
-            found["last"] += 1
-        except BadInput:
-            found["refused"] += 1
-    assert found["before"] > 5 * found["last"] > 50 * found["refused"], found
+        value = torch.load(written / LAST)
+        assert (value["account"]["counts"]["steps"], value["weights"].equal(torch.arange(1000.0))) == (2, True)
+        found["last"] += 1
+    assert found["before"] > 5 * found["last"] > 0, found
 
 
 @pytest.mark.parametrize(
@@ -186,9 +183,12 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path
         run(config)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("sign", "swept"),
+    [(signal.SIGTERM, False), (signal.SIGUSR1, False), (signal.SIGUSR1, True), (signal.SIGINT, False)],
+)
 def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
-    tmp_path: Path, eso: Path, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals
+    tmp_path: Path, eso: Path, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals, swept: bool
 ) -> None:
     config = tiny(tmp_path)
     folder, record = esolab.run.locate(config).folder, Method.record
@@ -203,13 +203,15 @@ def test_a_signal_makes_a_checkpoint_and_the_run_ends_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(Method, "record", tell)
         patched.setenv("SLURM_JOB_ID", "17")
+        if swept:  # it is the sweep that asks
+            patched.setenv("ESOLAB_PART_OF_A_SWEEP", "1")
         patched.setattr(subprocess, "run", lambda command, **_: requeued.append(command))
         with pytest.raises(KeyboardInterrupt):
             run(config)
     assert {s: signal.getsignal(s) for s in before} == before
     assert opened(folder / LAST)[0] == 6
     assert f"{sign.name}: stopped after step 6, which is saved" in (folder / "run.log").read_text()
-    assert (["scontrol", "requeue", "17"] in requeued) == (sign == signal.SIGUSR1)
+    assert (["scontrol", "requeue", "17"] in requeued) == (sign == signal.SIGUSR1 and not swept)
     assert run(config) == folder
     assert "after step 6" in (folder / "run.log").read_text()
     assert weights(folder) == weights(eso)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ def test_those_that_hang_when_another_has_stopped_are_killed_in_the_end_and_have
     """One of them dies long after the others, as one may whose memory takes its time."""
     monkeypatch.setattr(launch, "SAVING", 0.5)
     processes = ranks(DEAF, "raise SystemExit(130)", DEAF)
-    tell, told = launch._tell, iter(range(10))
+    tell, told = launch._tell, count()
     monkeypatch.setattr(launch, "_tell", lambda alive, sign: tell(alive if next(told) > 3 else alive[1:], sign))
     assert launch._wait(processes, tmp_path) == 130
     assert [process.returncode for process in processes] == [-9, 130, -9]

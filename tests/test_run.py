@@ -379,25 +379,47 @@ def test_rerun_repeats_it_from_the_start(tmp_path: Path, sft: Path, monkeypatch:
     assert_same_run(folder, sft)
 
 
-@pytest.mark.parametrize("count", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
-def test_a_rerun_that_is_queued_again_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: str) -> None:
-    config = tiny(tmp_path, "method=sft", "rerun=true")
+SLURM = {"SLURM_JOB_ID": "17", "TORCHELASTIC_RUN_ID": "a"}  # torchrun's own id is another each time it starts
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (SLURM, {**SLURM, "SLURM_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "b"}),
+        ({"TORCHELASTIC_RUN_ID": "none"}, {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"}),
+    ],
+    ids=["slurm", "torchrun"],
+)
+def test_a_rerun_counts_once_for_each_run_of_a_job_that_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: dict[str, str], second: dict[str, str]
+) -> None:
+    config, other = (tiny(tmp_path, "method=sft", "rerun=true", f"seed={seed}") for seed in (0, 1))
+    before = run({**other, "rerun": False})
     with monkeypatch.context() as patched:
-        patched.setenv(count, "0")
-        patched.setenv("SLURM_JOB_ID", "17")
+        for name, value in first.items():
+            patched.setenv(name, value)
         patched.setattr(Assembly, "score", fail)
         with pytest.raises(AssertionError, match="repeated"):
             run(config)
-    other = tiny(tmp_path, "method=sft", "rerun=true", "seed=1")
-    before = run({**other, "rerun": False})
-    monkeypatch.setenv(count, "1")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    for name, value in second.items():
+        monkeypatch.setenv(name, value)
     folder = run(config)
     assert "going on from" in (folder / "run.log").read_text()
     run(other)  # which this job had not come to yet
     assert (before / "run.log").read_text().count("finished in") == 2
+    run(config)  # asked for by a person, or by another line of the job
+    assert (folder / "run.log").read_text().count("finished in") == 2
+
+
+def test_a_rerun_that_had_finished_before_its_job_was_started_again_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    folder = run(config := tiny(tmp_path, "method=sft", "rerun=true"))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     monkeypatch.setattr(esolab.run, "fit", fail)
-    assert run(config) == folder  # it is done
+    assert run(config) == folder
+    assert "already done (begun anew by this job before)" in capsys.readouterr().err
 
 
 def test_the_same_configuration_gives_the_same_bytes(eso: Path, tmp_path: Path) -> None:

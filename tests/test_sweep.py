@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from test_main import TINY, finished
 
+import esolab.jobs
 import esolab.sweep
 from esolab.__main__ import main
 from esolab.errors import BadInput
@@ -101,6 +102,22 @@ def test_runs_of_a_trunk_that_failed_do_without(
     assert len(finished(tmp_path)) == 2
 
 
+def test_runs_that_find_their_trunk_torn_do_without(
+    front_door: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Tearing(Local):
+        def __call__(self, command: Sequence[str], aloud: bool) -> Ended:
+            code = main(list(command[3:]))
+            for file in tmp_path.glob("outputs/trunks/*/checkpoints/*.ckpt") if "--trunk" in command else ():
+                file.write_bytes(b"torn")
+            return Ended(code)
+
+    monkeypatch.setattr(esolab.sweep, "Local", Tearing)
+    assert front_door("-m", *TINY, "method=sft,unlike") == 0
+    assert "were not repeated" not in capsys.readouterr().err
+    assert len(finished(tmp_path)) == 2
+
+
 def test_a_run_that_another_experiment_has_done_is_linked(
     front_door: Callable[..., int], jobs_here: list[list[str]], tmp_path: Path
 ) -> None:
@@ -140,7 +157,7 @@ def test_a_signal_lets_jobs_end_keeps_what_is_done_and_says_how_to_go_on(
 
     monkeypatch.setattr(esolab.sweep, "Local", Stopped)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setattr(esolab.checkpoints.subprocess, "run", lambda command, **_: queued.append(command))
+    monkeypatch.setattr(esolab.jobs.subprocess, "run", lambda command, **_: queued.append(command))
     assert front_door("-m", *TINY, "method=sft", "seed=0,1,2", "sweep.jobs=2") == 130
     assert len(stops) == 1
     assert (["scontrol", "requeue", "17"] in queued) == (sign == signal.SIGUSR1)

@@ -58,6 +58,7 @@ def test_a_run_whose_own_checkpoint_is_torn_goes_on_from_its_trunk(tmp_path: Pat
     own.parent.mkdir(parents=True)
     own.write_bytes(b"half of it")
     folder = run(config)
+    assert [file.name for file in own.parent.glob("*.torn")] == []
     assert result(folder)["trunk"]["hash"] == trunk.name
     alone = run(tiny(tmp_path / "alone", "method=sft", "trunks=false"))
     assert (folder / "predictions.jsonl").read_bytes() == (alone / "predictions.jsonl").read_bytes()

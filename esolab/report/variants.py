@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from esolab.identity import ELSEWHERE, HOW, flat
+from esolab.identity import ELSEWHERE, aside, flat
 from esolab.report.folders import Run, answered, whole
 
 ORDER = ("sft", "unlike", "drl", "rrhf", "eso")  # the rows of the paper's tables; other methods come after
@@ -110,11 +110,8 @@ def _leaves(run: Run) -> Leaves:
     if not config:
         return {key: value for key, _, value in (w.partition("=") for w in run.words) if key not in ("seed", "method")}
     kept = {key: value for key, value in config.items() if key not in PLACES and value is not None}
-    return {
-        key: value
-        for key, value in flat(kept)
-        if key not in HOW and not key.endswith(("_target_", "_partial_", ".root"))
-    }
+    none, ends = aside(config), ("_target_", "_partial_", ".root")
+    return {key: value for key, value in flat(kept) if key not in none and not key.endswith(ends)}
 
 
 def _parts(i: int, groups: Sequence[Sequence[Run]], leaves: Sequence[Leaves]) -> dict[str, str]:
