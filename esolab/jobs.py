@@ -16,11 +16,10 @@ RERUN = ".rerun"  # in the folder of a run: the life of the job that has begun i
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 
-def life() -> str:
-    """The job of this process, and how often it was started again."""
+def life() -> tuple[str | None, int]:
+    """The job of this process, None without one, and how often it was started again."""
     agent = f"torchrun {os.getppid()}" if "TORCHELASTIC_RUN_ID" in os.environ else None
-    job = os.environ.get("SLURM_JOB_ID", agent)
-    return json.dumps([job, sum(int(os.environ.get(name) or 0) for name in RESTARTS)])
+    return os.environ.get("SLURM_JOB_ID", agent), sum(int(os.environ.get(name) or 0) for name in RESTARTS)
 
 
 def started_again(folder: Path) -> bool:
@@ -29,7 +28,7 @@ def started_again(folder: Path) -> bool:
         job, starts = json.loads((folder / RERUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    ours, now = json.loads(life())
+    ours, now = life()
     return bool(job is not None and job == ours and starts < now)
 
 

@@ -40,7 +40,7 @@ def run(config: dict[str, Any]) -> Path:
         config = {**config, "rerun": False, "trunks": False}  # it was begun anew, and goes on
     with results.locked(place.folder) if ranks.lead() else nullcontext():
         if again and ranks.lead():
-            results.write_text(place.folder / RERUN, life())
+            results.write_json(place.folder / RERUN, life())
         if ranks.gathered((place.folder / "result.json").exists() and not config["rerun"])[0]:
             way = "begun anew by this job before" if again else "rerun=true repeats it"
             console.print(f"already done ({way}): {place.folder}", highlight=False, soft_wrap=True)
@@ -86,7 +86,7 @@ def _open(config: dict[str, Any], place: Place) -> None:
     if config["rerun"]:
         for file in (*(place.folder / name for name in LEFT_BY_A_RUN), *files(place.folder / PARTIAL)):
             file.unlink(missing_ok=True)
-        results.write_text(place.folder / RERUN, life())
+        results.write_json(place.folder / RERUN, life())
     results.write_text(place.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     inputs.keep(config, place)
 

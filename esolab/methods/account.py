@@ -16,7 +16,8 @@ class Account:
 
     `counts` are steps, tokens and rewards of this rank; `spent` are seconds by phase, `seconds` those of the current
     step, `step_seconds` those of each; `rewards` are the mean reward of each step that sampled, by epoch, from 0;
-    `models` are the parameters and bytes of what an earlier process held.
+    `models` are the parameters and bytes of what an earlier process held: a reward is not loaded again where training
+    is over.
     """
 
     def __init__(self) -> None:
@@ -50,12 +51,12 @@ class Account:
         """The counts of all ranks."""
         return ranks.total(self.counts, shared="steps")
 
-    def save(self, checkpoint: dict[str, Any]) -> None:
-        """Leave all of it in a checkpoint; what the run has held, the method does."""
+    def save(self, checkpoint: dict[str, Any], held: dict[str, dict[str, int]]) -> None:
+        """Leave all of it in a checkpoint, with the models `held` so far."""
         kept = {"counts": dict(self.total()), "spent": dict(self.spent), "rewards": self.rewards}
         checkpoint["account"] = kept
         checkpoint["counts_by_rank"] = ranks.gathered(dict(self.counts))
-        checkpoint["step_seconds"] = self.step_seconds
+        checkpoint["step_seconds"], checkpoint["held"] = self.step_seconds, held
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint; where another number of ranks has written it the lead has the counts of all."""

@@ -425,8 +425,7 @@ class Method(pl.LightningModule):
             checkpoint["state_dict"].pop(name, None)
         for logger in self.trainer.loggers:
             logger.save()
-        self.account.save(checkpoint)
-        checkpoint["held"] = self.held()
+        self.account.save(checkpoint, self.held())
         noise = [torch.get_rng_state(), torch.cuda.get_rng_state() if self.device.type == "cuda" else None]
         checkpoint["rng"] = ranks.gathered(noise)  # dropout's; all other noise is counted
         self.saved = f"the last checkpoint is kept, of step {self.account.steps}, in {self.trainer.default_root_dir}"
